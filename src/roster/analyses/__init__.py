@@ -1,0 +1,1 @@
+"""Each analysis builds a plan and reads its answer. No I/O."""

@@ -1,0 +1,1 @@
+"""Errors, values and time: knows nothing of the product."""

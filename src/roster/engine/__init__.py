@@ -1,0 +1,1 @@
+"""DuckDB behind the Engine port: runs plans, keeps events, profiles and tables."""

@@ -1,0 +1,1 @@
+"""Every use case, one function each, in one table. The only way in for all doors."""

@@ -1,0 +1,200 @@
+"""Owns expressions over columns: a closed union of values. Builds no SQL and reads no data.
+
+Predicates follow SQL's three-valued logic, but a filter and `Not` ask only "is it true?":
+`Not(e)` is true exactly when `e` is not true, so a missing value satisfies a negation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, StrEnum
+from typing import Literal as OneOf
+
+from roster.model.schema import Type
+
+Scalar = str | int | float | bool | datetime | None
+CompareOp = OneOf["=", "<", "<=", ">", ">="]
+
+
+class Wild(Enum):
+    """A wildcard in a pattern: any run of characters, or exactly one character."""
+
+    ANY = "*"
+    ONE = "?"
+
+
+Pieces = tuple[str | Wild, ...]
+"""A pattern: literal runs and wildcards."""
+
+
+class Fn(StrEnum):
+    """Scalar functions. The set is closed; each has one meaning in every engine."""
+
+    LOWER = "lower"
+    TRIM = "trim"
+    NULL_IF_EMPTY = "null_if_empty"
+    ADD = "add"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the input relation."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A constant; always bound as a parameter, never written into SQL."""
+
+    value: Scalar
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """One key of a semi-structured value (type ANY); null when absent or not an object."""
+
+    source: Expr
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The value at hand inside the nearest enclosing AnyOf (type ANY)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """True when `where` holds for a value reached from `source` along `keys`.
+
+    An array on the way, or at the end, stands for each of its elements.
+    """
+
+    source: Expr
+    keys: tuple[str, ...]
+    where: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    item: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """True when all items are; no items: true."""
+
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """True when any item is; no items: false."""
+
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Both sides have the same type. Strings compare by code point."""
+
+    op: CompareOp
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class In:
+    """True when the value equals one of `options` (all Literal of its type)."""
+
+    item: Expr
+    options: tuple[Literal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """True when the whole string matches the pattern; `fold` ignores letter case."""
+
+    item: Expr
+    pieces: Pieces
+    fold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InBlocks:
+    """True when the string is an IP address inside one of the CIDR blocks (normalised text)."""
+
+    item: Expr
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull:
+    item: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The value as another type, null where it cannot be.
+
+    To STRING: integers and integral numbers in plain digits, booleans true/false, timestamps RFC 3339
+    with milliseconds and Z. From STRING: surrounding blanks are ignored; an empty string is null.
+    """
+
+    item: Expr
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    fn: Fn
+    args: tuple[Expr, ...]
+
+
+Expr = (
+    Column | Literal | Get | Item | AnyOf | Not | And | Or | Compare | In | Like | InBlocks | IsNull | Cast | Call
+)
+
+TRUE = And(())
+FALSE = Or(())
+
+
+def type_of(expr: Expr) -> Type:
+    """The type of the value an expression gives."""
+    match expr:
+        case Column(_, type) | Literal(_, type) | Cast(_, type):
+            return type
+        case Get() | Item():
+            return Type.ANY
+        case Call(Fn.ADD, args):
+            return type_of(args[0])
+        case Call():
+            return Type.STRING
+        case _:
+            return Type.BOOLEAN
+
+
+def columns_of(expr: Expr) -> frozenset[str]:
+    """Names of the input columns an expression reads."""
+    match expr:
+        case Column(name, _):
+            return frozenset({name})
+        case Literal() | Item():
+            return frozenset()
+        case And(items) | Or(items) | Call(_, items):
+            return frozenset().union(*(columns_of(i) for i in items))
+        case Compare(_, left, right):
+            return columns_of(left) | columns_of(right)
+        case AnyOf(source, _, where):
+            return columns_of(source) | columns_of(where)
+        case Get(item, _) | Cast(item, _) | In(item, _) | Like(item, _, _) | InBlocks(item, _) | Not(item) | IsNull(item):
+            return columns_of(item)
+
+
+def conjunction(*items: Expr) -> Expr:
+    """The items joined by And, flattened, trivial ones left out."""
+    flat = [part for item in items for part in (item.items if isinstance(item, And) else (item,))]
+    return flat[0] if len(flat) == 1 else And(tuple(flat))

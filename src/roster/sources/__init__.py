@@ -1,0 +1,1 @@
+"""Outside places that hold customer data."""

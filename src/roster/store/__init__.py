@@ -1,0 +1,1 @@
+"""Our own records in SQL: keys, mappings, connections, tables, audit."""
