@@ -12,7 +12,7 @@ from roster.model.access import Key
 from roster.model.mapping import Mapping, Version
 from roster.model.reference_table import Row, Table, Upload
 from roster.model.schema import Entity, Schema
-from roster.query.plan import Join, Plan
+from roster.query.plan import Plan
 
 
 class Clock(Protocol):
@@ -87,8 +87,8 @@ class Engine(Protocol):
 
     def explain(self, plan: Plan) -> Explanation: ...
 
-    def materialise(self, entity: Entity, joins: tuple[Join, ...]) -> None:
-        """Keep the profiles of `entity` joined with exactly these sources ready to read.
+    def materialise(self, entity: Entity, plan: Plan) -> None:
+        """Keep the profiles of `entity`, joined with their sources as `plan` does, ready to read.
 
         Only a matter of speed: answers are the same before, during and after.
         """

@@ -62,15 +62,19 @@ class Error(Exception):
     """The one error callers see.
 
     `at` is a JSON pointer into the request (`/data/attributes/query`) or a position in a search
-    string (`character 12`); `hint` names the nearest right thing.
+    string (`character 12`); `hint` names the nearest right thing. `others` are further errors of the
+    same request, found at once.
     """
 
-    def __init__(self, code: Code, message: str, *, at: str = "", hint: str = "") -> None:
+    def __init__(
+        self, code: Code, message: str, *, at: str = "", hint: str = "", others: tuple[Error, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.at = at
         self.hint = hint
+        self.others = others
 
     def under(self, pointer: str) -> Error:
         """The same error, its place prefixed by `pointer`: inner code need not know where it stands."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+INSTANT_MS_MAX = 253_402_300_799_999
+"""The last millisecond of the year 9999: no later instant can be told."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

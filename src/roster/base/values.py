@@ -33,7 +33,7 @@ def diff(before: Any, after: Any, at: str = "") -> tuple[Difference, ...]:
         return ()
     if not (isinstance(before, dict) and isinstance(after, dict)):
         return (Difference(at, before, after),)
-    places = []
+    places: list[Difference] = []
     for key in [*before, *(k for k in after if k not in before)]:
         pointer = f"{at}/{str(key).replace('~', '~0').replace('/', '~1')}"
         places.extend(diff(before.get(key), after.get(key), pointer))

@@ -27,7 +27,7 @@ class Duck:
 
     def __init__(self, path: Path, limits: DuckLimits) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        config = {
+        config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": limits.memory,
             "threads": limits.threads,
             "temp_directory": str(path.with_suffix(".spill")),

@@ -1,16 +1,46 @@
-"""Owns what a reference table is: its definition, column types outward and inward, names. No rows, no I/O."""
+"""Owns what a reference table is: its definition, names, column types and the values they take. No I/O."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any, assert_never
 
-from roster.base.errors import Code, Error
+from roster.base.errors import Code, Error, did_you_mean
 from roster.model.schema import Column, Schema, Type
 
 NAME_CHARACTERS_MAX = 56
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?"
+_OFFSET = r"(Z|[+-]([01][0-9]|2[0-3]):?[0-5][0-9])"
+_DAY = r"([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}"
+TEXT_FORMS = {
+    Type.INTEGER: r"[+-]?[0-9]+",
+    Type.NUMBER: r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?",
+    Type.BOOLEAN: r"(?i:true|false)",
+    Type.DATE: _DAY,
+    Type.TIMESTAMP: rf"{_DAY}([T ]{_CLOCK}{_OFFSET}?)?",
+}
+"""How a value of each type may be written, as a regular expression that Python and RE2 read alike."""
+
+BLANKS = " \t\r\n"
+"""What may stand around a value that is not a STRING."""
+
+EXAMPLES = {
+    Type.STRING: "a string or an integer",
+    Type.ANY: "a string or an integer",
+    Type.INTEGER: f"an integer from {INT32_MIN} to {INT32_MAX}",
+    Type.NUMBER: "a number as text, such as '12.5'",
+    Type.BOOLEAN: "'true' or 'false' as text",
+    Type.DATE: "a day as text, such as '2025-08-14'",
+    Type.TIMESTAMP: "a time as text, such as '2025-08-14T06:45:12Z'",
+}
+"""What each type takes, for hints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +96,25 @@ def inward(name: str) -> Type:
 
 
 def normalise_names(names: list[str]) -> list[str]:
-    """Headers as column names.
+    """Headers as column names, all distinct.
 
     Lower case, trimmed, leading non-letters dropped, other characters `_`, duplicates numbered from 1.
     Error: INVALID for a name that is empty or longer than 56 characters after that.
     """
-    plain = [normalise_name(name) for name in names]
-    seen: dict[str, int] = {}
+    return _number_duplicates([normalise_name(name) for name in names])
+
+
+def _number_duplicates(names: list[str]) -> list[str]:
+    single = {name for name in names if names.count(name) == 1}
+    taken = set(single)
     result = []
-    for name in plain:
-        if plain.count(name) == 1:
-            result.append(name)
-            continue
-        seen[name] = seen.get(name, 0) + 1
-        result.append(f"{name}{seen[name]}")
+    for name in names:
+        numbered, n = name, 0
+        while name not in single and (n == 0 or numbered in taken):
+            n += 1
+            numbered = f"{name[: NAME_CHARACTERS_MAX - len(str(n))]}{n}"
+        taken.add(numbered)
+        result.append(numbered)
     return result
 
 
@@ -97,3 +132,149 @@ def normalise_name(name: str) -> str:
 def column_of(table: Table, name: str) -> Column | None:
     """The column of that name, or None."""
     return next((c for c in table.columns if c.name == name), None)
+
+
+def match_headers(headers: Sequence[str], columns: Schema) -> list[int]:
+    """For each column the position of its header in a file: the very name, else the name it normalises to.
+
+    Headers of no column are passed over. Error: INVALID for a column that has no header.
+    """
+    normal = _number_duplicates([_normal_or_empty(header) for header in headers])
+    positions = []
+    for column in columns:
+        exact = [i for i, header in enumerate(headers) if header == column.name]
+        found = exact if len(exact) == 1 else [i for i, name in enumerate(normal) if name == column.name]
+        if not found:
+            hint = did_you_mean(column.name, headers) or f"its columns: {', '.join(headers)}"
+            raise Error(Code.INVALID, f"the file has no column {column.name!r}", hint=hint)
+        positions.append(found[0])
+    return positions
+
+
+def same_headers(left: Sequence[str], right: Sequence[str]) -> bool:
+    """Whether two lists of headers name the same columns in the same order."""
+    if len(left) != len(right):
+        return False
+    pairs = zip(left, right, strict=True)
+    return all(a.strip() == b.strip() or (_normal_or_empty(a) == _normal_or_empty(b) != "") for a, b in pairs)
+
+
+def _normal_or_empty(header: str) -> str:
+    try:
+        return normalise_name(header)
+    except Error:  # only a column that is asked for must have a name
+        return ""
+
+
+def check_values(table: Table, row: Row, at: str) -> Row:
+    """The row as the engine takes it: integers as int, everything else as text, null for empty.
+
+    The value of the primary key is the row's id, and is left out. `at` points to the row in the request.
+    Error: INVALID at the first wrong place, with the others beside it.
+    """
+    key = column_of(table, table.primary_key)
+    if key is None:
+        raise Error(Code.INTERNAL, f"table {table.name!r} has no column {table.primary_key!r}")
+    errors: list[Error] = []
+    id = row.id
+    try:
+        id = check_id(key, row.id)
+    except Error as error:
+        errors.append(error.under(f"{at}/id"))
+    values: dict[str, Any] = {}
+    for name, value in row.values.items():
+        place = f"{at}/attributes/values/{name.replace('~', '~0').replace('/', '~1')}"
+        column = column_of(table, name)
+        try:
+            if column is None:
+                raise _unknown_column(table, name)
+            checked = check_value(column, value)
+            if column is key and (checked is None or str(checked) != id):
+                raise Error(Code.INVALID, f"the primary key {name!r} differs from the row's id", hint="leave it out")
+            if column is not key:
+                values[name] = checked
+        except Error as error:
+            errors.append(error.under(place))
+    if errors:
+        first, *others = errors
+        raise Error(first.code, first.message, at=first.at, hint=first.hint, others=tuple(others))
+    return Row(id, values)
+
+
+def check_id(key: Column, id: str) -> str:
+    """A row id as it is kept: exactly as given, but integers without leading zeros or sign `+`."""
+    if not id.strip(BLANKS):
+        raise Error(Code.INVALID, "the row's id is empty")
+    _check_unicode(id)
+    if not fits_text(key.type, id):
+        message = f"the id {_short(id)} is no {key.type.value}, as the primary key {key.name!r} must be"
+        raise Error(Code.INVALID, message, hint=EXAMPLES[key.type])
+    return str(int(id)) if key.type is Type.INTEGER else id
+
+
+def check_value(column: Column, value: Any) -> int | str | None:
+    """One value of a request. Error: INVALID when the column does not take it."""
+    match value:
+        case None:
+            return None
+        case int() if not isinstance(value, bool):
+            if not INT32_MIN <= value <= INT32_MAX:
+                raise _not_taken(column, value, EXAMPLES[Type.INTEGER])
+            if column.type is Type.INTEGER:
+                return value
+            if fits_text(column.type, str(value)):
+                return str(value)
+        case str() if column.type is not Type.INTEGER:
+            _check_unicode(value)
+            if fits_text(column.type, value):
+                return value
+    raise _not_taken(column, value, EXAMPLES[column.type])
+
+
+def _not_taken(column: Column, value: Any, hint: str) -> Error:
+    return Error(Code.INVALID, f"column {column.name!r} does not take {_short(value)}", hint=hint)
+
+
+def fits_text(type: Type, text: str) -> bool:
+    """Whether a text can be read as a value of the type; blanks around it do not matter."""
+    bare = text.strip(BLANKS)
+    if type in TEXT_FORMS and re.fullmatch(TEXT_FORMS[type], bare) is None:
+        return False
+    match type:
+        case Type.STRING | Type.ANY | Type.BOOLEAN:
+            return True
+        case Type.INTEGER:
+            return len(bare) <= NAME_CHARACTERS_MAX and INT64_MIN <= int(bare) <= INT64_MAX
+        case Type.NUMBER:
+            return isfinite(float(bare))
+        case Type.DATE | Type.TIMESTAMP:
+            try:
+                _utc(bare)
+            except (ValueError, OverflowError):
+                return False
+            return True
+        case _:
+            assert_never(type)
+
+
+def _utc(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC) if moment.tzinfo else moment
+
+
+def _unknown_column(table: Table, name: str) -> Error:
+    known = [c.name for c in table.columns]
+    hint = did_you_mean(name, known) or f"columns: {', '.join(known)}"
+    return Error(Code.INVALID, f"table {table.name!r} has no column {_short(name)}", hint=hint)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Error(Code.INVALID, "the text has half a surrogate pair, which is no character") from error
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -17,6 +17,10 @@ Scalar = str | int | float | bool | datetime | None
 CompareOp = OneOf["=", "<", "<=", ">", ">="]
 
 
+BLANKS = "\t\n\v\f\r \u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u202f\u205f\u3000"
+"""What counts as blank at the ends of a text: tab to carriage return and Unicode's space separators."""
+
+
 class Wild(Enum):
     """A wildcard in a pattern: any run of characters, or exactly one character."""
 
@@ -29,7 +33,11 @@ Pieces = tuple[str | Wild, ...]
 
 
 class Fn(StrEnum):
-    """Scalar functions. The set is closed; each has one meaning in every engine."""
+    """Scalar functions. The set is closed; each has one meaning in every engine.
+
+    LOWER maps each code point by itself (Unicode's simple mapping), TRIM takes BLANKS off both ends,
+    ADD takes two values of one type, INTEGER (exact, never overflows) or NUMBER. Of a null, each is null.
+    """
 
     LOWER = "lower"
     TRIM = "trim"
@@ -47,7 +55,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A constant; always bound as a parameter, never written into SQL."""
+    """A constant; always bound as a parameter, never written into SQL. Of a DATE only the day counts."""
 
     value: Scalar
     type: Type
@@ -55,7 +63,7 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """One key of a semi-structured value (type ANY); null when absent or not an object."""
+    """One key of a semi-structured value (type ANY); null when absent, a JSON null, or not of an object."""
 
     source: Expr
     key: str
@@ -68,9 +76,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """True when `where` holds for a value reached from `source` along `keys`.
+    """True when `where` holds for a value reached from `source` along `keys`, else false; never null.
 
-    An array on the way, or at the end, stands for each of its elements.
+    An array on the way, or at the end, stands for each of its elements; an array directly inside an array
+    is not opened. Nulls are not reached.
     """
 
     source: Expr
@@ -99,7 +108,7 @@ class Or:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """Both sides have the same type. Strings compare by code point."""
+    """Both sides have the same type, not ANY; null beside a null. Strings compare by code point."""
 
     op: CompareOp
     left: Expr
@@ -116,7 +125,10 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """True when the whole string matches the pattern; `fold` ignores letter case."""
+    """True when the whole string matches the pattern; `fold` ignores letter case (as LOWER does).
+
+    A wildcard matches any code point, line ends too.
+    """
 
     item: Expr
     pieces: Pieces
@@ -125,7 +137,10 @@ class Like:
 
 @dataclass(frozen=True, slots=True)
 class InBlocks:
-    """True when the string is an IP address inside one of the CIDR blocks (normalised text)."""
+    """True when the string is an IP address inside one of the CIDR blocks (normalised text).
+
+    An IPv4 address and its IPv4-mapped IPv6 form (::ffff:a.b.c.d) are the same address. False for other text.
+    """
 
     item: Expr
     blocks: tuple[str, ...]
@@ -140,8 +155,17 @@ class IsNull:
 class Cast:
     """The value as another type, null where it cannot be.
 
-    To STRING: integers and integral numbers in plain digits, booleans true/false, timestamps RFC 3339
-    with milliseconds and Z. From STRING: surrounding blanks are ignored; an empty string is null.
+    - From STRING, blanks at both ends ignored. NUMBER: decimal or scientific notation, optional sign, finite.
+      INTEGER: the same, integral (exact when digits only) and of 64 bits. BOOLEAN: true t yes y 1, false f no n 0
+      in any case. TIMESTAMP: ISO 8601 date or date and time (T or blank between; seconds, fraction and
+      zone Z, +hh:mm, +hhmm optional; without a zone UTC; cut to microseconds), years 1 to 9999.
+    - To STRING: integers in digits; numbers integral and below 1e15 in digits, others in the shortest form that
+      reads back the same; booleans true/false; timestamps RFC 3339 with milliseconds (cut) and Z; dates ISO.
+    - Between INTEGER or NUMBER and TIMESTAMP: epoch milliseconds (floor). NUMBER to INTEGER: integral, 64 bits.
+      INTEGER and NUMBER to BOOLEAN: 1 and 0 only; BOOLEAN to a number or a time: null.
+    - DATE is the UTC day of a TIMESTAMP; as anything but STRING it is its midnight.
+    - From ANY: as the JSON string, number or boolean it holds; of objects, arrays and nulls: null.
+    - To ANY: the JSON string, number or boolean; timestamps and dates as to STRING.
     """
 
     item: Expr

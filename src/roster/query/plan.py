@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal as OneOf
-from typing import assert_never
+from typing import Literal as OneOf, assert_never
 
 from roster.model.schema import Column, Schema, Type
 from roster.query.expr import Expr, Scalar, type_of
@@ -14,7 +13,11 @@ Named = tuple[str, Expr]
 
 
 class Agg(StrEnum):
-    """Aggregations. All but COUNT ignore nulls; of nothing, COUNT and DISTINCT are 0, the rest null."""
+    """Aggregations. Nulls are ignored; of nothing, COUNT and DISTINCT are 0, the rest null.
+
+    COUNT without an item counts rows. SUM of INTEGER is exact, past 64 bits too. AVG and QUANTILE give
+    NUMBER; QUANTILE interpolates between neighbours. Keys and items but COUNT's are never ANY.
+    """
 
     COUNT = "count"
     DISTINCT = "distinct"
@@ -26,7 +29,7 @@ class Agg(StrEnum):
 
 
 class Rank(StrEnum):
-    """Window functions over the rows of a partition in order."""
+    """Window functions over the rows of a partition in order; LAG and LEAD look one row back or ahead."""
 
     ROW_NUMBER = "row_number"
     LAG = "lag"
@@ -98,7 +101,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class SortKey:
-    """Nulls come last in both directions."""
+    """Nulls come last in both directions. Never of type ANY."""
 
     item: Expr
     descending: bool = False
@@ -125,6 +128,8 @@ class Union:
 
 @dataclass(frozen=True, slots=True)
 class Sort:
+    """The rows in order; among equals in any order. Filter, Project and Limit keep it, other nodes forget it."""
+
     input: Plan
     keys: tuple[SortKey, ...]
 
@@ -143,7 +148,9 @@ class MatchSteps:
     following row that is true for the next one, within `window_ms` after its start. One row an entity
     that reached step 1: its key, `level` (steps reached, the best attempt), and `started`
     (time of the start of the best attempt, the earliest among equals).
-    Rows are ordered by `time`, then `tie`; one row satisfies at most one step of an attempt.
+    Rows are ordered by `time`, then `tie` (null last); of rows equal in both, neither follows the other.
+    One row satisfies at most one step of an attempt. `window_ms` includes its end. Rows without entity or
+    time take no part.
     """
 
     input: Plan
@@ -156,9 +163,10 @@ class MatchSteps:
 
 @dataclass(frozen=True, slots=True)
 class FillTime:
-    """The input with one row for every bucket start from `from_ms` up to but without `to_ms`.
+    """The input with at least one row for every bucket start from `from_ms` up to but without `to_ms`.
 
     Buckets without a row appear with nulls elsewhere; `time` is a TIMESTAMP column of bucket starts.
+    Input rows at any other time, or none, are left out.
     """
 
     input: Plan

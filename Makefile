@@ -1,0 +1,52 @@
+# Two commands are enough: `make demo` shows the main job, `make test` checks everything that is fast.
+# Both set up what they need. The lock names versions and hashes, no host: any package index will do.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check format serve bench worlds clients clean
+
+demo: $(READY)
+	$(BIN)/roster demo
+
+test: $(READY)
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: $(READY)
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+serve: $(READY)
+	$(BIN)/roster serve
+
+format: $(READY)
+	$(BIN)/ruff format src tests bench
+	$(BIN)/ruff check --fix src tests bench
+
+# 2,000 random worlds instead of the 300 of `make test`.
+worlds: $(READY)
+	ROSTER_WORLDS=2000 $(BIN)/pytest tests/query/test_oracle_equality.py
+
+# 1M profiles, 10M events: some minutes and some GB of disk.
+bench: $(READY)
+	$(BIN)/python -m bench
+
+# The Go client is very large to build, so it runs only on request.
+clients: $(READY)
+	$(BIN)/pytest -m clients
+	$(BIN)/python -m tests.clients.go
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) roster-data-demo-* .bench

@@ -1,0 +1,118 @@
+"""Owns profile pages: users or accounts that match, counted and sorted, by attributes and by their events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from roster.analyses.scopes import World, event_scope, profile_scope, resolve_at
+from roster.base.time import Range, instant
+from roster.model.mapping import attributes
+from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
+from roster.query.expr import Column, Compare, Expr, Literal, Or, conjunction
+from roster.query.plan import Agg, Aggregate, Join, Limit, Measure, Named, Plan, Project, Sort, SortKey
+from roster.query.relations import events, profiles, where
+from roster.query.resolve import contains, unknown_name, wildcards
+
+SORT_DEFAULT = "last_seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which profiles: a search, a wildcard term, and having an event in a range that matches a search."""
+
+    query: str = ""
+    wildcard_term: str = ""
+    event_query: str | None = None
+    event_range: Range | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which columns of which profiles, in which order, how many. No columns: all attributes."""
+
+    selection: Selection
+    columns: tuple[str, ...] | None
+    sort: str | None
+    descending: bool
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The plans of a page and of its total, the names its columns answer to, and warnings."""
+
+    rows: Plan
+    total: Plan
+    names: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def page(world: World, request: PageRequest) -> Page:
+    """Build the page; names that mean nothing become empty columns and a warning."""
+    plan, warnings = selected(world, request.selection)
+    total = Aggregate(plan, (), (Measure("total", Agg.COUNT),))
+    keys, sort_warnings = _sort_keys(world, request)
+    names = request.columns if request.columns is not None else tuple(a.id for a in attributes(world.mapping))
+    columns, column_warnings = _columns(world, names)
+    rows = Project(Limit(Sort(plan, keys), request.limit), columns)
+    return Page(rows, total, names, tuple(dict.fromkeys([*warnings, *sort_warnings, *column_warnings])))
+
+
+def selected(world: World, selection: Selection) -> tuple[Plan, list[str]]:
+    """The profiles of a selection with all their attributes, and warnings."""
+    scope = profile_scope(world)
+    resolved = resolve_at("/data/attributes/query", selection.query, scope, world.now_ms)
+    conditions = [resolved.where]
+    if selection.wildcard_term:
+        pieces = wildcards(selection.wildcard_term)
+        conditions.append(Or(tuple(contains(t, pieces) for t in scope.texts)))
+    plan = where(profiles(world.mapping, world.sources), conjunction(*conditions))
+    if selection.event_query is None and selection.event_range is None:
+        return plan, resolved.warnings
+    matching, warnings = matching_events(world, selection)
+    key = Column(KEY_ATTRIBUTE[world.entity], Type.STRING)
+    return Join(plan, matching, "semi", ((key, key),)), resolved.warnings + warnings
+
+
+def matching_events(world: World, selection: Selection) -> tuple[Plan, list[str]]:
+    """The profile key of every event of the selection."""
+    scope = event_scope(world)
+    resolved = resolve_at("/data/attributes/event_query/query", selection.event_query or "", scope, world.now_ms)
+    conditions: list[Expr] = []
+    if selection.event_range is not None:
+        time = Column("time", Type.TIMESTAMP)
+        conditions.append(Compare(">=", time, _instant(selection.event_range.from_ms)))
+        conditions.append(Compare("<", time, _instant(selection.event_range.to_ms)))
+    users = profiles(world.mapping, world.sources) if world.entity is Entity.USERS else None
+    plan = where(events(users, world.customs()), conjunction(*conditions, resolved.where))
+    key = Column(KEY_ATTRIBUTE[world.entity], Type.STRING)
+    return Project(plan, ((key.name, key),)), resolved.warnings
+
+
+def _instant(at_ms: int) -> Literal:
+    return Literal(instant(at_ms), Type.TIMESTAMP)
+
+
+def _sort_keys(world: World, request: PageRequest) -> tuple[tuple[SortKey, ...], list[str]]:
+    """The asked order, then the profile's key, so that the order is total."""
+    key = KEY_ATTRIBUTE[world.entity]
+    tie = SortKey(Column(key, Type.STRING))
+    name = request.sort or SORT_DEFAULT
+    found = world.find(name)
+    if found is None:
+        return (tie,), [unknown_name(name, profile_scope(world))]
+    first = SortKey(Column(found.name, found.type), request.descending)
+    return ((first,) if found.name == key else (first, tie)), []
+
+
+def _columns(world: World, names: tuple[str, ...]) -> tuple[tuple[Named, ...], list[str]]:
+    """One column a name, numbered: the caller's spelling need not be a name the plan knows."""
+    columns: list[Named] = []
+    warnings = []
+    for position, name in enumerate(names):
+        found = world.find(name)
+        if found is None:
+            warnings.append(unknown_name(name, profile_scope(world)))
+        value: Expr = Column(found.name, found.type) if found else Literal(None, Type.STRING)
+        columns.append((f"{position} {name}", value))
+    return tuple(columns), warnings

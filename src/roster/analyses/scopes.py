@@ -1,0 +1,73 @@
+"""Owns what names mean in searches over profiles and over events. Builds no plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from roster.base.errors import Error
+from roster.model.mapping import Attribute, Mapping, attributes, find
+from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, Entity, Type
+from roster.query.expr import Column
+from roster.query.relations import Sources
+from roster.query.resolve import Deep, Resolved, Scope, Target, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What profile queries stand on: the mapping, its sources, and now."""
+
+    mapping: Mapping
+    sources: Sources
+    now_ms: int
+    alias_ms: int
+
+    @property
+    def entity(self) -> Entity:
+        return self.mapping.entity
+
+    def find(self, name: str) -> Attribute | None:
+        """The attribute a name means, in either spelling, renamed ones included."""
+        return find(self.mapping, name, self.now_ms, self.alias_ms)
+
+    def customs(self) -> tuple[Attribute, ...]:
+        return tuple(a for a in attributes(self.mapping) if a.is_custom)
+
+
+def profile_scope(world: World) -> Scope:
+    """Built-in and custom attributes; free text looks at the text ones and every custom one."""
+    shown = attributes(world.mapping)
+    columns = {a.name: Column(a.name, a.type) for a in shown}
+
+    def target(name: str) -> Target | None:
+        found = world.find(name)
+        return columns[found.name] if found else None
+
+    texts = tuple(columns[a.name] for a in shown if a.type is Type.STRING or a.is_custom)
+    return Scope(target, texts, tuple(columns.values()), tuple(columns))
+
+
+def event_scope(world: World) -> Scope:
+    """Typed event paths, then custom attributes of the event's user, then any path of the event."""
+    by_path = {c.path: Column(c.name, c.type) for c in EVENT_COLUMNS}
+    by_name = {c.name: by_path[c.path] for c in EVENT_COLUMNS}
+    customs = {a.name: Column(a.id, a.type) for a in world.customs()} if world.entity is Entity.USERS else {}
+    rest = Column(EVENT_REST.name, EVENT_REST.type)
+
+    def target(name: str) -> Target | None:
+        path = name.removeprefix("@")
+        if path in by_path:
+            return by_path[path]
+        found = world.find(name) if customs else None
+        if found is not None and found.name in customs:
+            return customs[found.name]
+        return Deep(rest, tuple(path.split(".")))
+
+    return Scope(target, tuple(by_name[n] for n in EVENT_TEXT), tuple(by_path.values()), tuple(by_path))
+
+
+def resolve_at(pointer: str, text: str, scope: Scope, now_ms: int) -> Resolved:
+    """`resolve`, its errors placed at a JSON pointer of the request."""
+    try:
+        return resolve(text, scope, now_ms)
+    except Error as error:
+        raise error.under(pointer) from error

@@ -1,0 +1,96 @@
+"""Owns running plans on DuckDB: rewrite, render, execute within a budget, one snapshot a run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+
+from roster.base.errors import Code, Error
+from roster.engine.connection import Duck
+from roster.engine.enriched import Enriched
+from roster.model.schema import Entity
+from roster.ports import Answer, Budget, Cancel, Explanation
+from roster.query.dialect import DUCKDB
+from roster.query.plan import Plan, schema_of
+from roster.query.rewrite import rewrite_all
+from roster.query.sql import Rendered, render
+
+
+class DuckEngine:
+    """The Engine port on DuckDB. Every run has a connection of its own, so readers never wait for writers."""
+
+    def __init__(self, duck: Duck, enriched: Enriched) -> None:
+        self._duck = duck
+        self._enriched = enriched
+        with duck.write() as connection:
+            for statement in DUCKDB.setup:
+                connection.execute(statement)
+
+    def run(self, plans: Sequence[Plan], budget: Budget, cancel: Cancel | None = None) -> list[Answer]:
+        """Answers in the order of `plans`, all of one snapshot. Errors: see the port."""
+        connection = self._duck.cursor()
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            connection.interrupt()
+
+        timer = threading.Timer(budget.timeout_s, expire)
+        timer.start()
+        if cancel is not None:
+            cancel.on_cancel(connection.interrupt)
+        try:
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+            return [self._answer(connection, plan, budget) for plan in plans]
+        except duckdb.InterruptException as error:
+            raise _interrupted(expired.is_set(), budget) from error
+        except duckdb.OutOfMemoryException as error:
+            hint = "narrow the query, or raise the setting engine_memory or engine_spill"
+            raise Error(Code.BUSY, "the query needs more memory than it may use", hint=hint) from error
+        except duckdb.CatalogException as error:
+            raise Error(Code.BUSY, "a source of this query was removed while it ran", hint="try again") from error
+        finally:
+            timer.cancel()
+            connection.close()
+
+    def _answer(self, connection: duckdb.DuckDBPyConnection, plan: Plan, budget: Budget) -> Answer:
+        rendered = self._render(connection, plan)
+        rows: list[tuple[Any, ...]] = connection.execute(rendered.sql, list(rendered.parameters)).fetchmany(
+            budget.rows_max + 1
+        )
+        if len(rows) > budget.rows_max:
+            hint = f"at most {budget.rows_max} rows (setting query_rows_max)"
+            raise Error(Code.TOO_LARGE, "the answer has too many rows", hint=hint)
+        return Answer(schema_of(plan), rows)
+
+    def _render(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> Rendered:
+        return render(self._settle(connection, plan), DUCKDB)
+
+    def _settle(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> Plan:
+        return rewrite_all(self._enriched.read(connection, plan))
+
+    def explain(self, plan: Plan) -> Explanation:
+        """The run of a plan stopped just before its execution, with DuckDB's own plan."""
+        connection = self._duck.cursor()
+        try:
+            settled = self._settle(connection, plan)
+            rendered = render(settled, DUCKDB)
+            rows = connection.execute("EXPLAIN " + rendered.sql, list(rendered.parameters)).fetchall()
+        finally:
+            connection.close()
+        physical = "\n".join(str(text) for _, text in rows)
+        return Explanation(settled, rendered.sql, rendered.parameters, physical)
+
+    def materialise(self, entity: Entity, plan: Plan) -> None:
+        """Keep the profiles of `entity`, joined as in `plan`, ready to read; see the port."""
+        self._enriched.build(entity, plan)
+
+
+def _interrupted(expired: bool, budget: Budget) -> Error:
+    if not expired:
+        return Error(Code.TIMEOUT, "the query was cancelled")
+    hint = "narrow the query, or raise the setting query_timeout_s"
+    return Error(Code.TIMEOUT, f"the query ran longer than {budget.timeout_s:g} s", hint=hint)

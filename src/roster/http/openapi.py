@@ -1,0 +1,136 @@
+"""Owns our own OpenAPI document: what is served, from the operations table and the contract's answers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from roster import __version__
+from roster.http.jsonapi import Shape
+from roster.http.routes import Binding, contract
+from roster.model.access import Right
+from roster.operations.table import Operation
+
+OWN_SCHEMAS: dict[str, Any] = {
+    "Empty": {"type": "object", "additionalProperties": False},
+    "MappingVersions": {
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "data": {
+                "type": "object",
+                "required": ["id", "type", "attributes"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "type": {"const": "mapping_versions"},
+                    "attributes": {
+                        "type": "object",
+                        "required": ["versions"],
+                        "properties": {"versions": {"type": "array", "items": {"type": "object"}}},
+                    },
+                },
+            }
+        },
+    },
+    "ErrorStrings": {
+        "type": "object",
+        "required": ["errors"],
+        "properties": {"errors": {"type": "array", "minItems": 1, "items": {"type": "string"}}},
+    },
+    "ErrorObjects": {
+        "type": "object",
+        "required": ["errors"],
+        "properties": {
+            "errors": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["title", "detail"],
+                    "properties": {
+                        "status": {"type": "string"},
+                        "title": {"type": "string"},
+                        "detail": {"type": "string"},
+                        "source": {"type": "object"},
+                    },
+                },
+            }
+        },
+    },
+}
+
+ERRORS = ("400", "401", "403", "404", "409", "412", "413", "429", "501", "503")
+
+
+def describe(bound: list[Binding]) -> dict[str, Any]:
+    """An OpenAPI 3.1 document of everything served."""
+    served = [b for b in bound if b.operation is not None]
+    models = sorted({b.operation.input for b in served if b.operation and b.operation.input}, key=lambda m: m.__name__)
+    _, made = models_json_schema([(m, "validation") for m in models], ref_template="#/components/schemas/{model}")
+    paths: dict[str, Any] = {}
+    for binding in served:
+        paths.setdefault(binding.path, {})[binding.verb.lower()] = _operation(binding)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Roster", "version": __version__},
+        "paths": paths,
+        "components": {
+            "securitySchemes": copy.deepcopy(contract()["components"]["securitySchemes"]),
+            "schemas": {**contract()["components"]["schemas"], **made.get("$defs", {}), **OWN_SCHEMAS},
+        },
+    }
+
+
+def _operation(binding: Binding) -> dict[str, Any]:
+    operation = binding.operation
+    assert operation is not None
+    described = _contract_operation(binding)
+    made: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": (operation.function.__doc__ or "").split("\n")[0],
+        "parameters": described.get("parameters") or _path_parameters(binding.path),
+        "security": _security(operation),
+        "responses": {str(binding.status): _success(operation)} | {s: _error(binding, s) for s in ERRORS},
+    }
+    if operation.input is not None:
+        schema = {"$ref": f"#/components/schemas/{operation.input.__name__}"}
+        made["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    elif "requestBody" in described:
+        made["requestBody"] = described["requestBody"]
+    return made
+
+
+def _contract_operation(binding: Binding) -> dict[str, Any]:
+    found: dict[str, Any] = contract()["paths"].get(binding.path, {}).get(binding.verb.lower(), {})
+    return found
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+
+
+def _security(operation: Operation) -> list[dict[str, list[str]]]:
+    match operation.right:
+        case Right.NOTHING:
+            return []
+        case Right.WRITE_EVENTS:
+            return [{"apiKeyAuth": []}]
+        case _:
+            return [{"apiKeyAuth": [], "appKeyAuth": []}, {"AuthZ": []}]
+
+
+def _success(operation: Operation) -> dict[str, Any]:
+    if operation.output is None:
+        return {"description": "done; the answer has no body"}
+    schema = {"$ref": f"#/components/schemas/{operation.output}"}
+    return {"description": "the answer", "content": {"application/json": {"schema": schema}}}
+
+
+def _error(binding: Binding, status: str) -> dict[str, Any]:
+    objects = binding.shape is Shape.OBJECTS or (binding.shape is Shape.TABLES and status != "429")
+    schema = {"$ref": f"#/components/schemas/{'ErrorObjects' if objects else 'ErrorStrings'}"}
+    content_type = "application/vnd.api+json" if binding.shape is Shape.TABLES else "application/json"
+    return {"description": "refused; the errors say where and why", "content": {content_type: {"schema": schema}}}

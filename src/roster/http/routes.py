@@ -1,0 +1,84 @@
+"""Owns the binding of operations to paths: the contract by operation id, then our own beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import unquote
+
+from roster.http.jsonapi import Shape, shape_of
+from roster.operations.table import OPERATIONS, Operation
+
+OWN_PATHS: dict[str, tuple[str, str, int]] = {
+    "ListMappingVersions": ("GET", "/api/v2/product-analytics/{entity}/mapping/versions", 200),
+    "PutUploadPart": ("PUT", "/api/roster/uploads/{id}/parts/{number}", 200),
+}
+"""Verb, path and success status of what the contract does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One verb and path; `operation` is None for what the contract has and Roster not yet."""
+
+    verb: str
+    path: str
+    status: int
+    shape: Shape
+    name: str
+    operation: Operation | None
+
+    def pattern(self) -> re.Pattern[str]:
+        """Matches the raw, still encoded path: an encoded slash stays inside its segment."""
+        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path))
+
+
+@cache
+def contract() -> dict[str, Any]:
+    """The API's own description, read once."""
+    text = files("roster.http").joinpath("contract.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def bindings() -> list[Binding]:
+    """Every path served. Fails at start-up when an operation has no path, or two."""
+    operations = {o.name: o for o in OPERATIONS}
+    bound = []
+    for path, verbs in contract()["paths"].items():
+        for verb, described in verbs.items():
+            name = described["operationId"]
+            status = min(int(s) for s in described["responses"] if s.startswith("2"))
+            bound.append(Binding(verb.upper(), path, status, shape_of(path), name, operations.get(name)))
+    for name, (verb, path, status) in OWN_PATHS.items():
+        bound.append(Binding(verb, path, status, shape_of(path), name, operations[name]))
+    unbound = set(operations) - {b.name for b in bound}
+    if unbound:
+        raise LookupError(f"operations without a path: {sorted(unbound)}")
+    return bound
+
+
+class Router:
+    """Finds the binding of a verb and a raw path."""
+
+    def __init__(self, bound: list[Binding]) -> None:
+        self._plain = {(b.verb, b.path): b for b in bound if "{" not in b.path}
+        self._patterns = [(b.pattern(), b) for b in bound if "{" in b.path]
+
+    def find(self, verb: str, raw_path: str) -> tuple[Binding, dict[str, str]] | None:
+        """The binding and its decoded path parameters; leading slashes count once."""
+        path = "/" + raw_path.lstrip("/")
+        if (verb, path) in self._plain:
+            return self._plain[verb, path], {}
+        for pattern, binding in self._patterns:
+            found = pattern.fullmatch(path) if binding.verb == verb else None
+            if found:
+                return binding, {name: unquote(text) for name, text in found.groupdict().items()}
+        return None
+
+    def verbs(self, raw_path: str) -> list[str]:
+        """The verbs a path knows."""
+        return [v for v in ("GET", "POST", "PUT", "PATCH", "DELETE") if self.find(v, raw_path)]

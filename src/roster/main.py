@@ -1,0 +1,254 @@
+"""Owns the wiring: settings → adapters → operations → doors. The only place that knows them all."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from secrets import token_bytes, token_hex
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from roster.base.errors import Code, Error
+from roster.cli import Wiring, build_cli, run_cli, show_progress
+from roster.engine.connection import Duck, DuckLimits
+from roster.engine.duckdb import DuckEngine
+from roster.engine.enriched import Enriched
+from roster.engine.events import DuckEvents
+from roster.engine.tables import DuckTables
+from roster.intake.buffer import Applier, EventLog
+from roster.operations.context import Context, Limits, Records
+from roster.operations.keys import create_key
+from roster.operations.load import load_events, load_table, materialise_profiles, remove_orphans
+from roster.model.access import KeyKind
+from roster.settings import Settings
+from roster.store.database import Database
+from roster.store.secret import load_or_create_secret
+from roster.worker import Repeater
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from starlette.applications import Starlette
+
+DEMO_SEED = 20_261_123
+
+
+class SystemClock:
+    """The real clock and the real dice."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def new_id(self) -> str:
+        return str(uuid.uuid4())
+
+    def new_secret(self) -> str:
+        return token_hex(32)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits operations obey, each the setting of the same name."""
+    return Limits(**{f.name: getattr(settings, f.name) for f in fields(Limits)})
+
+
+class Product:
+    """Everything open on one data folder: exactly one process at a time."""
+
+    def __init__(self, settings: Settings, clock: SystemClock) -> None:
+        self.settings = settings
+        folder = settings.data
+        limits = DuckLimits(settings.engine_memory, settings.engine_threads, settings.engine_spill)
+        self.duck = Duck(folder / "engine.duckdb", limits)
+        self.store = open_store(folder, clock)
+        enriched = Enriched(self.duck)
+        self.events = DuckEvents(self.duck, enriched.renew_profiles)
+        self.tables = DuckTables(self.duck, enriched.drop_source, snapshot_ttl_ms=int(settings.snapshot_ttl_s * 1000))
+        self.log = EventLog(folder / "log", after=self.events.applied_segment(), bytes_max=settings.log_bytes_max)
+        self.applier = Applier(self.log, self.events, interval_s=settings.apply_interval_s)
+        self.materialiser = Repeater("materialise", lambda: materialise_profiles(self.context))
+        self.context = Context(
+            engine=DuckEngine(self.duck, enriched),
+            events=self.events,
+            tables=self.tables,
+            store=self.store,
+            log=self.log,
+            clock=clock,
+            limits=limits_of(settings),
+            pepper=pepper_of(folder),
+            uploads=folder / "uploads",
+            sources_changed=self.materialiser.poke,
+        )
+
+    def start(self) -> None:
+        """Recover what a crash may have left, then work in the background."""
+        remove_orphans(self.context)
+        self.materialiser.start()
+        self.materialiser.poke()
+        self.applier.start()
+
+    def stop(self) -> None:
+        """Apply what was acknowledged, then let go of the folder."""
+        self.applier.stop()
+        self.log.close()
+        self.materialiser.stop()
+        self.duck.checkpoint()
+        self.duck.close()
+        self.store.close()
+
+
+def pepper_of(folder: Path) -> bytes:
+    """The server secret that keys are hashed under."""
+    return load_or_create_secret(folder / "secret", token_bytes(32))
+
+
+def open_store(folder: Path, clock: SystemClock) -> Database:
+    """Our own records of a data folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Database.open(folder / "roster.sqlite", organisation_id_if_new=clock.new_id(), now_ms=clock.now_ms())
+
+
+@contextmanager
+def open_product(settings: Settings) -> Iterator[Context]:
+    """The product on its data folder, for one command."""
+    product = Product(settings, SystemClock())
+    product.start()
+    try:
+        yield product.context
+        product.materialiser.wait_idle(timeout_s=600)
+    finally:
+        product.stop()
+
+
+def build_server(settings: Settings) -> Starlette:
+    """The HTTP application on its own product, which starts and stops with it."""
+    from roster.http.app import DoorLimits, build_app
+
+    product = Product(settings, SystemClock())
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        product.start()
+        yield
+        product.stop()
+
+    names = ("body_bytes_max", "rows_body_bytes_max", "event_body_bytes_max", "upload_part_bytes_max")
+    limits = DoorLimits(
+        body_bytes={name: getattr(settings, name) for name in names},
+        rate_limits=settings.rate_limits,
+        queries_at_once=settings.queries_at_once,
+        threads=settings.threads,
+    )
+    return build_app(product.context, limits, lifespan)
+
+
+def serve(settings: Settings) -> None:
+    """Serve HTTP until told to stop."""
+    import uvicorn
+
+    configure_logs(settings.log_level)
+    uvicorn.run(
+        build_server(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def configure_logs(level: str) -> None:
+    """JSON lines on standard error."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@contextmanager
+def open_records(settings: Settings) -> Iterator[Records]:
+    """Only our own records, which a running server shares: keys and tables can be looked at beside it."""
+    clock = SystemClock()
+    store = open_store(settings.data, clock)
+    try:
+        yield Records(store, clock, pepper_of(settings.data))
+    finally:
+        store.close()
+
+
+def demo(settings: Settings, out: Console) -> None:
+    """A believable product in a folder of its own, the main job done on it over HTTP, then serving on."""
+    import shutil
+    import threading
+
+    from roster.demo.show import Tour, give_tour
+    from roster.demo.world import write_world
+
+    port = free_port(settings.host, settings.port)
+    folder = settings.data.with_name(f"{settings.data.name}-demo-{port}")
+    shutil.rmtree(folder, ignore_errors=True)
+    own = settings.model_copy(update={"data": folder, "port": port})
+    clock = SystemClock()
+    out.print(f"making a product in {folder} ...", highlight=False)
+    world = write_world(folder / "world", seed=DEMO_SEED, now_ms=clock.now_ms())
+    with open_product(own) as context:
+        with show_progress(out) as report:
+            load_events(context, world.events_path, {}, report)
+        load_table(context, world.crm_path, "crm", "email")
+        load_table(context, world.accounts_path, "accounts", "account_id")
+        _, api_key = create_key(context.records, KeyKind.API, "demo")
+        _, application_key = create_key(context.records, KeyKind.APPLICATION, "demo")
+    tour = Tour(f"http://{own.host}:{own.port}", api_key, application_key, world.sample_user_id)
+    threading.Thread(target=give_tour, args=(tour, out), name="tour", daemon=True).start()
+    serve(own)
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or the next one above it that nobody listens on."""
+    import socket
+
+    for candidate in range(port, port + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+            except OSError:
+                continue
+            return candidate
+    raise Error(Code.BUSY, f"no free port from {port} on", hint="set ROSTER_PORT")
+
+
+def main() -> int:
+    """The `roster` command."""
+    settings = Settings()
+    configure_logs("warning")
+    wiring = Wiring(
+        open_product=lambda: open_product(settings),
+        open_records=lambda: open_records(settings),
+        serve=lambda: serve(settings),
+        demo=lambda out: demo(settings, out),
+        check=lambda: check(settings),
+    )
+    return run_cli(build_cli(wiring))
+
+
+def check(settings: Settings) -> list[tuple[str, str]]:
+    """What the data folder holds and whether it holds together."""
+    from roster.operations.check import look_over
+
+    with open_product(settings) as context:
+        return [("data folder", str(settings.data.resolve())), *look_over(context)]

@@ -1,0 +1,118 @@
+"""Owns what an operation is given and gives back; knows no door and no implementation of a port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping as Map
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from roster.base.errors import Code, Error
+from roster.model.access import Caller
+from roster.model.schema import Entity
+from roster.ports import Budget, Cancel, Clock, Engine, Events, Store, Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every limit an operation obeys; each is a setting of the same name."""
+
+    query_timeout_s: float
+    query_rows_max: int
+    profiles_limit_default: int
+    profiles_limit_max: int
+    alias_days: float
+    fields_max: int
+    tables_max: int
+    upload_ttl_s: float
+    rows_body_bytes_max: int
+    event_body_bytes_max: int
+
+    def budget(self) -> Budget:
+        return Budget(timeout_s=self.query_timeout_s, rows_max=self.query_rows_max)
+
+    def alias_ms(self) -> int:
+        return int(self.alias_days * 86_400_000)
+
+
+class Log(Protocol):
+    """The synced event log: returns only when the lines would survive a crash."""
+
+    def append(self, lines: list[bytes]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Our own records and what keys are made with: all that commands beside a running server need."""
+
+    store: Store
+    clock: Clock
+    pepper: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The ports and limits an operation works with."""
+
+    engine: Engine
+    events: Events
+    tables: Tables
+    store: Store
+    log: Log
+    clock: Clock
+    limits: Limits
+    pepper: bytes
+    uploads: Path
+    sources_changed: Callable[[], None]
+    """Called after a mapping or a table changed, so that what is built from them is built again."""
+
+    @property
+    def records(self) -> Records:
+        return Records(self.store, self.clock, self.pepper)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call: who, with what. `body` is raw JSON; the operation decodes it into its own model."""
+
+    caller: Caller
+    body: bytes = b""
+    path: Map[str, str] = field(default_factory=dict)
+    query: Map[str, list[str]] = field(default_factory=dict)
+    headers: Map[str, str] = field(default_factory=dict)
+    cancel: Cancel | None = None
+
+    def flag(self, name: str) -> bool:
+        """A boolean query parameter, false when absent."""
+        value = self.query.get(name, ["false"])[-1].lower()
+        if value not in ("true", "false", "1", "0", ""):
+            raise Error(Code.INVALID, f"{name} is not a boolean", at=f"parameter {name}", hint="allowed: true, false")
+        return value in ("true", "1")
+
+    def number(self, name: str, default: int, low: int, high: int) -> int:
+        """An integer query parameter within its bounds. Error: INVALID naming the parameter."""
+        text = self.query.get(name, [str(default)])[-1]
+        value = int(text) if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 19 else None
+        if value is None or not low <= value <= high:
+            message = f"{name} is {text!r}"
+            raise Error(Code.INVALID, message, at=f"parameter {name}", hint=f"an integer from {low} to {high}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a call gives: a JSON body or none, and headers beside it."""
+
+    body: Any = None
+    headers: Map[str, str] = field(default_factory=dict)
+
+
+ENTITIES = {"users": Entity.USERS, "user": Entity.USERS, "accounts": Entity.ACCOUNTS, "account": Entity.ACCOUNTS}
+
+
+def entity_of(request: Request) -> Entity:
+    """The entity a path names. Error: INVALID for anything but users and accounts."""
+    name = request.path["entity"]
+    if name not in ENTITIES:
+        raise Error(Code.INVALID, f"unknown entity {name!r}", at="parameter entity", hint="allowed: users, accounts")
+    return ENTITIES[name]

@@ -1,0 +1,87 @@
+"""Owns loading files by command: events with a declared column mapping, and reference tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping as Map
+from pathlib import Path
+
+from roster.base.errors import Code, Error, did_you_mean
+from roster.model.reference_table import Table, normalise_name, normalise_names
+from roster.model.schema import Column, Entity
+from roster.operations.context import Context
+from roster.operations.keys import LOCAL
+from roster.operations.profiles import sources_of
+from roster.operations.reference_tables import add_table
+from roster.ports import Applied, Progress
+from roster.query.plan import Project
+from roster.query.relations import profiles
+
+FORMATS = {".csv": "csv", ".tsv": "csv", ".gz": "", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson", ".parquet": "parquet"}
+
+
+def format_of(path: Path, format: str | None) -> str:
+    """The format of a file: as told, else by its ending (`.gz` looks at the one before). Error: INVALID."""
+    if format is not None:
+        return format
+    suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
+    found = FORMATS.get(suffixes[-1]) if suffixes else None
+    if not found:
+        raise Error(Code.INVALID, f"cannot tell the format of {path.name}", hint="--format csv, ndjson or parquet")
+    return found
+
+
+def load_events(
+    context: Context, path: Path, columns: Map[str, str], report: Callable[[Progress], None], format: str | None = None
+) -> Applied:
+    """Store the events of a file; `columns` maps event paths (`usr.id`) to columns, or constants (`=view`)."""
+    if not path.is_file():
+        raise Error(Code.NOT_FOUND, f"there is no file {path}")
+    return context.events.load_file(path, format_of(path, format), columns, report)
+
+
+def load_table(context: Context, path: Path, name: str | None, key: str | None, format: str | None = None) -> Table:
+    """Make a reference table of a file; types are the narrowest its values fit, the key its first column unless told."""
+    if not path.is_file():
+        raise Error(Code.NOT_FOUND, f"there is no file {path}")
+    kind = format_of(path, format)
+    found = context.tables.inspect_file([path], kind)
+    names = normalise_names([c.name for c in found])
+    columns = tuple(Column(n, c.type) for n, c in zip(names, found, strict=True))
+    primary_key = normalise_name(key) if key else names[0]
+    if primary_key not in names:
+        hint = did_you_mean(primary_key, names) or f"columns: {', '.join(names)}"
+        raise Error(Code.INVALID, f"the key {primary_key!r} is no column", hint=hint)
+    now_ms = context.clock.now_ms()
+    table = Table(
+        id=context.clock.new_id(),
+        name=normalise_name(name or path.name.split(".")[0]),
+        columns=columns,
+        primary_key=primary_key,
+        source="LOCAL_FILE",
+        description="",
+        tags=(),
+        row_count=0,
+        created_by=LOCAL.id,
+        updated_by=LOCAL.id,
+        created_ms=now_ms,
+        updated_ms=now_ms,
+    )
+    return add_table(context, table, [path], kind)
+
+
+def materialise_profiles(context: Context) -> None:
+    """Have the engine keep every entity's profiles joined with their present sources."""
+    tables = context.store.list_tables()
+    for entity in Entity:
+        mapping = context.store.read_mapping(entity)
+        relation: Project = profiles(mapping, sources_of(mapping, tables))
+        context.engine.materialise(entity, relation.input)
+
+
+def remove_orphans(context: Context) -> list[str]:
+    """Drop rows of tables that were never made known, or are no more: a crash may leave them."""
+    known = {t.id for t in context.store.list_tables()}
+    orphans = [id for id in context.tables.list_tables() if id not in known]
+    for id in orphans:
+        context.tables.drop_table(id)
+    return orphans

@@ -1,0 +1,215 @@
+"""Owns the audience queries: users, accounts, event-filtered users, facets; each can be explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from roster.analyses.facets import FacetRequest, facet
+from roster.analyses.profiles import Page, PageRequest, Selection, page
+from roster.analyses.scopes import World
+from roster.base.errors import Code, Error
+from roster.base.time import Range, iso_ms
+from roster.model.mapping import Mapping
+from roster.model.reference_table import Table, normalise_name
+from roster.model.schema import Entity
+from roster.operations.bodies import (
+    EventFilteredAttributes,
+    EventFilteredBody,
+    EventQuery,
+    FacetBody,
+    QueryAccountsBody,
+    QueryAttributes,
+    QueryUsersBody,
+    decode,
+)
+from roster.operations.context import Context, Reply, Request
+from roster.query.outline import outline
+from roster.query.plan import Plan
+
+ORDERS = {"asc": False, "desc": True}
+
+
+def sources_of(mapping: Mapping, tables: Sequence[Table]) -> dict[str, Table]:
+    """The table behind each connection: named in its metadata, else by the connection's own name."""
+    by_id = {t.id: t for t in tables}
+    by_name = {t.name: t for t in tables}
+    found = {}
+    for connection in mapping.connections:
+        named = dict(connection.metadata)
+        table_name = named.get("table_name")
+        table = (
+            by_id.get(named["table_id"])
+            if "table_id" in named
+            else by_name.get(_normalised(table_name if table_name is not None else connection.id))
+        )
+        if table is not None:
+            found[connection.id] = table
+    return found
+
+
+def _normalised(name: str) -> str:
+    return normalise_name(name) if any(c.isascii() and c.isalpha() for c in name) else name
+
+
+def world_of(context: Context, entity: Entity) -> World:
+    """The newest mapping of an entity with its sources, at this moment."""
+    mapping = context.store.read_mapping(entity)
+    sources = sources_of(mapping, context.store.list_tables()) if mapping.connections else {}
+    return World(mapping, sources, context.clock.now_ms(), context.limits.alias_ms())
+
+
+def query_users(context: Context, request: Request) -> Reply:
+    """Users that match a search and a wildcard term, sorted, with the total."""
+    data = decode(QueryUsersBody, request.body).data
+    return _answer_page(context, request, Entity.USERS, (data.attributes if data else None) or QueryAttributes())
+
+
+def query_accounts(context: Context, request: Request) -> Reply:
+    """Accounts that match a search and a wildcard term, sorted, with the total."""
+    data = decode(QueryAccountsBody, request.body).data
+    return _answer_page(context, request, Entity.ACCOUNTS, (data.attributes if data else None) or QueryAttributes())
+
+
+def _answer_page(context: Context, request: Request, entity: Entity, asked: QueryAttributes) -> Reply:
+    selection = Selection(query=asked.query or "", wildcard_term=asked.wildcard_search_term or "")
+    order = ((asked.sort.order if asked.sort else None) or "desc").lower()
+    if order not in ORDERS:
+        raise Error(Code.INVALID, f"unknown order {order!r}", at="/data/attributes/sort/order", hint="asc or desc")
+    wanted = PageRequest(
+        selection,
+        _columns(asked.select_columns),
+        asked.sort.field if asked.sort else None,
+        ORDERS[order],
+        _limit(context, asked.limit),
+    )
+    return _reply_page(context, request, page(world_of(context, entity), wanted), count=True)
+
+
+def query_event_filtered_users(context: Context, request: Request) -> Reply:
+    """Users that match a search and did a matching event in a time frame (epoch seconds, half-open)."""
+    data = decode(EventFilteredBody, request.body).data
+    asked = (data.attributes if data else None) or EventFilteredAttributes()
+    events = asked.event_query
+    selection = Selection(
+        query=asked.query or "",
+        event_query=(events.query or "") if events else None,
+        event_range=_range(events, context.clock.now_ms()) if events else None,
+    )
+    wanted = PageRequest(selection, _columns(asked.select_columns), None, True, _limit(context, asked.limit))
+    counted = asked.include_row_count is not False
+    return _reply_page(context, request, page(world_of(context, Entity.USERS), wanted), count=counted)
+
+
+def _range(events: EventQuery, now_ms: int) -> Range | None:
+    """A time frame as a range; an open end is now, an open start is the beginning of time."""
+    frame = events.time_frame
+    if frame is None:
+        return None
+    start_s = frame.start if frame.start is not None else 0
+    end_s = frame.end if frame.end is not None else now_ms // 1000 + 1
+    at = "/data/attributes/event_query/time_frame"
+    for name, value in (("start", start_s), ("end", end_s)):
+        if not 0 <= value < 253_402_300_800:
+            hint = "epoch seconds, not milliseconds"
+            raise Error(Code.INVALID, f"{name} is not a time: {value}", at=f"{at}/{name}", hint=hint)
+    if start_s >= end_s:
+        raise Error(Code.INVALID, "start is not before end", at=at, hint="start < end, in epoch seconds")
+    return Range(start_s * 1000, end_s * 1000)
+
+
+def _columns(names: list[str] | None) -> tuple[str, ...] | None:
+    """The asked columns, each once; none asked means all."""
+    return tuple(dict.fromkeys(names)) if names else None
+
+
+def _limit(context: Context, limit: int | None) -> int:
+    limits = context.limits
+    if limit is None:
+        return limits.profiles_limit_default
+    if not 1 <= limit <= limits.profiles_limit_max:
+        hint = f"from 1 to {limits.profiles_limit_max} (setting profiles_limit_max)"
+        raise Error(Code.INVALID, f"limit is {limit}", at="/data/attributes/limit", hint=hint)
+    return limit
+
+
+def _reply_page(context: Context, request: Request, wanted: Page, *, count: bool) -> Reply:
+    plans = [wanted.rows, wanted.total] if count else [wanted.rows]
+    if request.flag("explain"):
+        return explanation(context, plans, wanted.warnings)
+    answers = context.engine.run(plans, context.limits.budget(), request.cancel)
+    hits = [dict(zip(wanted.names, map(shown, row), strict=True)) for row in answers[0].rows]
+    attributes: dict[str, Any] = {"hits": hits}
+    if count:
+        attributes["total"] = answers[1].rows[0][0]
+    return Reply(envelope("query_response", "query_response", attributes, wanted.warnings))
+
+
+def shown(value: Any) -> Any:
+    """A value as a hit shows it: timestamps as RFC 3339 text, integral doubles as integers."""
+    if isinstance(value, datetime):
+        return iso_ms(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def envelope(id: str, type: str, attributes: dict[str, Any], warnings: Sequence[str] = ()) -> dict[str, Any]:
+    """An answer in the API's frame; warnings beside the data, where every client ignores them."""
+    body: dict[str, Any] = {"data": {"id": id, "type": type, "attributes": attributes}}
+    if warnings:
+        body["meta"] = {"warnings": list(warnings)}
+    return body
+
+
+def explanation(context: Context, plans: Sequence[Plan], warnings: Sequence[str]) -> Reply:
+    """What a query would do: the same code, stopped before the run."""
+    steps = []
+    for plan in plans:
+        made = context.engine.explain(plan)
+        steps.append(
+            {
+                "plan": outline(plan),
+                "settled": outline(made.plan),
+                "sql": made.sql,
+                "parameters": [shown(p) for p in made.parameters],
+                "physical": made.physical,
+            }
+        )
+    return Reply(envelope("explanation", "explanation", {"queries": steps}, warnings))
+
+
+def get_user_facet_info(context: Context, request: Request) -> Reply:
+    """The values of one user attribute, each with its number of users."""
+    return _answer_facet(context, request, Entity.USERS)
+
+
+def get_account_facet_info(context: Context, request: Request) -> Reply:
+    """The values of one account attribute, each with its number of accounts."""
+    return _answer_facet(context, request, Entity.ACCOUNTS)
+
+
+def _answer_facet(context: Context, request: Request, entity: Entity) -> Reply:
+    data = decode(FacetBody, request.body).data
+    if data is None or data.attributes is None:
+        raise Error(Code.INVALID, "the facet to answer is missing", at="/data/attributes/facet_id")
+    asked = data.attributes
+    wanted = facet(
+        world_of(context, entity),
+        FacetRequest(
+            asked.facet_id,
+            (asked.search.query if asked.search else None) or "",
+            (asked.term_search.value if asked.term_search else None) or "",
+            _limit(context, asked.limit),
+        ),
+    )
+    plans = [wanted.values, wanted.range] if wanted.range is not None else [wanted.values]
+    if request.flag("explain"):
+        return explanation(context, plans, wanted.warnings)
+    answers = context.engine.run(plans, context.limits.budget(), request.cancel)
+    result: dict[str, Any] = {"values": [{"value": value, "count": count} for value, count in answers[0].rows]}
+    if wanted.range is not None and answers[1].rows[0][0] is not None:
+        low, high = map(shown, answers[1].rows[0])
+        result["range"] = {"min": {"value": low}, "max": {"value": high}}
+    return Reply(envelope("facet_info_response", "users_facet_info", {"result": result}, wanted.warnings))

@@ -1,0 +1,112 @@
+"""Owns the table of operations: name, input, output, right, function. Doors know operations only from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from roster.model.access import Right
+from roster.operations import bodies, bodies_tables, intake, keys, mapping, profiles, reference_tables, uploads
+from roster.operations.context import Context, Reply, Request
+
+Function = Callable[[Context, Request], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One use case.
+
+    `name` is the contract's operation id where the contract has it. `input` is None when the operation
+    takes no body, or takes raw bytes. `output` names a schema of the contract, None for an empty answer.
+    `heavy` marks what runs on the engine and waits its turn.
+    """
+
+    name: str
+    function: Function
+    right: Right
+    input: type[BaseModel] | None = None
+    output: str | None = None
+    heavy: bool = False
+    body_limit: str = "body_bytes_max"
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("QueryUsers", profiles.query_users, Right.READ, bodies.QueryUsersBody, "QueryResponse", heavy=True),
+    Operation(
+        "QueryAccounts", profiles.query_accounts, Right.READ, bodies.QueryAccountsBody, "QueryResponse", heavy=True
+    ),
+    Operation(
+        "QueryEventFilteredUsers",
+        profiles.query_event_filtered_users,
+        Right.READ,
+        bodies.EventFilteredBody,
+        "QueryResponse",
+        heavy=True,
+    ),
+    Operation(
+        "GetUserFacetInfo", profiles.get_user_facet_info, Right.READ, bodies.FacetBody, "FacetInfoResponse", heavy=True
+    ),
+    Operation(
+        "GetAccountFacetInfo",
+        profiles.get_account_facet_info,
+        Right.READ,
+        bodies.FacetBody,
+        "FacetInfoResponse",
+        heavy=True,
+    ),
+    Operation("GetMapping", mapping.get_mapping, Right.READ, output="GetMappingResponse"),
+    Operation("ListConnections", mapping.list_connections, Right.READ, output="ListConnectionsResponse"),
+    Operation("CreateConnection", mapping.create_connection, Right.WRITE_MAPPING, bodies.CreateConnectionBody),
+    Operation("UpdateConnection", mapping.update_connection, Right.WRITE_MAPPING, bodies.UpdateConnectionBody),
+    Operation("DeleteConnection", mapping.delete_connection, Right.WRITE_MAPPING),
+    Operation("ListMappingVersions", mapping.list_mapping_versions, Right.READ, output="MappingVersions"),
+    Operation(
+        "SubmitProductAnalyticsEvent",
+        intake.submit_product_analytics_event,
+        Right.WRITE_EVENTS,
+        output="Empty",
+        body_limit="event_body_bytes_max",
+    ),
+    Operation(
+        "CreateReferenceTableUpload",
+        uploads.create_upload,
+        Right.WRITE_TABLES,
+        bodies_tables.UploadBody,
+        "CreateUploadResponse",
+    ),
+    Operation("PutUploadPart", uploads.put_upload_part, Right.NOTHING, body_limit="upload_part_bytes_max"),
+    Operation(
+        "CreateReferenceTable",
+        reference_tables.create_reference_table,
+        Right.WRITE_TABLES,
+        bodies_tables.CreateTableBody,
+        "TableResultV2",
+        heavy=True,
+    ),
+    Operation("ListTables", reference_tables.list_reference_tables, Right.READ, output="TableResultV2Array"),
+    Operation("GetTable", reference_tables.get_table, Right.READ, output="TableResultV2"),
+    Operation("DeleteTable", reference_tables.delete_table, Right.WRITE_TABLES),
+    Operation("GetRowsByID", reference_tables.get_rows_by_id, Right.READ, output="TableRowResourceArray", heavy=True),
+    Operation(
+        "UpsertRows",
+        reference_tables.upsert_rows,
+        Right.WRITE_TABLES,
+        bodies_tables.UpsertRowsBody,
+        heavy=True,
+        body_limit="rows_body_bytes_max",
+    ),
+    Operation(
+        "DeleteRows",
+        reference_tables.delete_rows,
+        Right.WRITE_TABLES,
+        bodies_tables.DeleteRowsBody,
+        heavy=True,
+        body_limit="rows_body_bytes_max",
+    ),
+    Operation("ListReferenceTableRows", reference_tables.list_rows, Right.READ, output="ListRowsResponse", heavy=True),
+    Operation("ValidateV1", keys.validate_v1, Right.WRITE_EVENTS, output="AuthenticationValidationResponse"),
+    Operation("Validate", keys.validate_v2, Right.WRITE_EVENTS, output="ValidateV2Response"),
+    Operation("ValidateAPIKey", keys.validate_keys, Right.READ, output="ValidateAPIKeyResponse"),
+)

@@ -1,0 +1,85 @@
+"""Owns uploads: starting one, its signed part addresses, and keeping the parts until a table takes them."""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import sha256
+from pathlib import Path
+
+from roster.base.errors import Code, Error
+from roster.model.reference_table import Upload, normalise_name
+from roster.operations.bodies import decode
+from roster.operations.bodies_tables import UploadBody
+from roster.operations.context import Context, Reply, Request
+
+PART_BYTES_MIN = 5_000_000
+"""Every part but the last is at least this large."""
+
+
+def create_upload(context: Context, request: Request) -> Reply:
+    """Start an upload; answers one address a part, each good for a few minutes."""
+    data = decode(UploadBody, request.body).data
+    if data is None or data.attributes is None:
+        raise Error(Code.INVALID, "the upload to create is missing", at="/data/attributes")
+    asked = data.attributes
+    if asked.part_count > 1 and asked.part_size < PART_BYTES_MIN:
+        hint = f"at least {PART_BYTES_MIN} bytes when there are several parts"
+        raise Error(Code.INVALID, "the parts are too small", at="/data/attributes/part_size", hint=hint)
+    expires_ms = context.clock.now_ms() + int(context.limits.upload_ttl_s * 1000)
+    upload = Upload(
+        id=context.clock.new_id(),
+        table_name=normalise_name(asked.table_name),
+        headers=tuple(asked.headers),
+        part_count=asked.part_count,
+        part_size_bytes=asked.part_size,
+        expires_ms=expires_ms,
+    )
+    context.store.add_upload(upload)
+    base = request.headers.get("x-roster-base-url", "")
+    urls = [f"{base}{part_path(context.pepper, upload, number)}" for number in range(1, upload.part_count + 1)]
+    return Reply({"data": {"id": upload.id, "type": "upload", "attributes": {"part_urls": urls}}})
+
+
+def part_path(pepper: bytes, upload: Upload, number: int) -> str:
+    """The signed path a part is put to."""
+    signature = _sign(pepper, upload.id, str(number), str(upload.expires_ms))
+    return f"/api/roster/uploads/{upload.id}/parts/{number}?expires={upload.expires_ms}&signature={signature}"
+
+
+def _sign(pepper: bytes, *parts: str) -> str:
+    return hmac.new(pepper, "/".join(("upload", *parts)).encode(), sha256).hexdigest()
+
+
+def put_upload_part(context: Context, request: Request) -> Reply:
+    """Keep the raw bytes of one part; the signed address is the credential. Putting it again replaces it."""
+    id, number = request.path["id"], request.path["number"]
+    expires = request.query.get("expires", [""])[-1]
+    signature = request.query.get("signature", [""])[-1]
+    if not hmac.compare_digest(_sign(context.pepper, id, number, expires).encode(), signature.encode()):
+        raise Error(Code.FORBIDDEN, "the signature of this address is not right", hint="use a part_url as it was given")
+    if context.clock.now_ms() > int(expires):
+        raise Error(Code.FORBIDDEN, "this address has expired", hint="create a new upload")
+    folder = context.uploads / id
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f"{number}.{context.clock.new_id()}"
+    fresh.write_bytes(request.body)
+    fresh.replace(part_file(context.uploads, id, int(number)))
+    return Reply(headers={"etag": f'"{sha256(request.body).hexdigest()[:32]}"'})
+
+
+def part_file(uploads: Path, id: str, number: int) -> Path:
+    return uploads / id / f"{number}.csv"
+
+
+def parts_of(context: Context, upload: Upload) -> list[Path]:
+    """The files of all parts. Error: INVALID naming the parts that have not arrived."""
+    paths = [part_file(context.uploads, upload.id, n) for n in range(1, upload.part_count + 1)]
+    missing = [str(n) for n, path in enumerate(paths, 1) if not path.exists()]
+    if missing:
+        raise Error(
+            Code.INVALID,
+            f"part {', '.join(missing)} of upload {upload.id} has not arrived",
+            at="/data/attributes/file_metadata/upload_id",
+            hint="PUT every part_url first",
+        )
+    return paths

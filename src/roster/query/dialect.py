@@ -1,0 +1,203 @@
+"""Owns what is particular to an engine's SQL: type names, casts, functions, set-up. Reads no plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from roster.model.schema import Type
+from roster.query.expr import BLANKS
+
+Step = str | Type
+"""One step of a cast: the name of a function to call, or a type to CAST to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one engine spells what standard SQL leaves open.
+
+    `setup` holds statements to run once on each opened database, in order; they may be run again.
+    `casts` gives the steps from one type to another; a missing pair is always null.
+    """
+
+    name: str
+    setup: tuple[str, ...]
+    types: Mapping[Type, str]
+    wide_integer: str
+    casts: Mapping[tuple[Type, Type], tuple[Step, ...]]
+    trim: str
+    get: str
+    kind: str
+    array_kind: str
+    items: str
+    address: str
+    quantile: str
+    from_ms: str
+    from_us: str
+    to_us: str
+
+
+def table_name(relation: str) -> str:
+    """The table that holds a relation: `table:<uuid>` is `table_<hex>`."""
+    return relation.replace(":", "_").replace("-", "")
+
+
+def identifiers(names: Iterable[str]) -> tuple[str, ...]:
+    """Names made distinct for engines that ignore letter case: a later clash gets `~2`, `~3`, ..."""
+    taken: set[str] = set()
+    given = []
+    for name in names:
+        identifier, n = name, 1
+        while identifier.lower() in taken:
+            n += 1
+            identifier = f"{name}~{n}"
+        taken.add(identifier.lower())
+        given.append(identifier)
+    return tuple(given)
+
+
+_OCTET = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_IPV4 = rf"{_OCTET}(\.{_OCTET}){{3}}"
+_GROUP = "[0-9a-f]{1,4}"
+_IPV6_WHOLE = f"({_GROUP}:){{7}}{_GROUP}"
+_IPV6_SHORT = f"({_GROUP}(:{_GROUP})*)?::({_GROUP}(:{_GROUP})*)?"
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+_YEAR = r"(000[1-9]|00[1-9]\d|0[1-9]\d\d|[1-9]\d{3})"
+_HOUR = r"([01]\d|2[0-3])"
+_INSTANT = rf"{_YEAR}-\d\d-\d\d([T ]{_HOUR}:[0-5]\d(:[0-5]\d(\.\d{{1,9}})?)?(Z|[+-]{_HOUR}:?[0-5]\d)?)?"
+
+_MACROS = {
+    "roster_trim(x)": rf"CASE WHEN regexp_matches(x, '[\t-\r]') THEN trim(x, '{BLANKS}') ELSE trim(x) END",
+    # Numbers and times.
+    "roster_number_text(x)": """CASE WHEN x = trunc(x) AND abs(x) < 1e15 THEN CAST(CAST(x AS BIGINT) AS VARCHAR)
+        ELSE CAST(x AS VARCHAR) END""",
+    "roster_number_integer(x)": "CASE WHEN x = trunc(x) THEN TRY_CAST(x AS BIGINT) END",
+    "roster_number_boolean(x)": "CASE WHEN x = 1 THEN TRUE WHEN x = 0 THEN FALSE END",
+    "roster_integer_timestamp(x)": """CASE WHEN x BETWEEN -62135596800000 AND 253402300799999
+        THEN make_timestamp_ms(CAST(x AS BIGINT)) END""",
+    "roster_integer_timestamp_us(x)": """CASE WHEN x BETWEEN -62135596800000000 AND 253402300799999999
+        THEN make_timestamp(x) END""",
+    "roster_timestamp_text(x)": "strftime(x, '%Y-%m-%dT%H:%M:%S.%gZ')",
+    # Text to the other types.
+    "roster_trimmed_number(x)": f"""CASE WHEN regexp_full_match(x, '{_NUMBER}') AND isfinite(TRY_CAST(x AS DOUBLE))
+        THEN TRY_CAST(x AS DOUBLE) END""",
+    "roster_text_number(x)": "roster_trimmed_number(roster_trim(x))",
+    "roster_trimmed_integer(x)": r"""CASE WHEN regexp_full_match(x, '[+-]?\d+') THEN TRY_CAST(x AS BIGINT)
+        ELSE roster_number_integer(roster_trimmed_number(x)) END""",
+    "roster_text_integer(x)": "roster_trimmed_integer(roster_trim(x))",
+    "roster_text_boolean(x)": """CASE WHEN lower(roster_trim(x)) IN ('true', 't', 'yes', 'y', '1') THEN TRUE
+        WHEN lower(roster_trim(x)) IN ('false', 'f', 'no', 'n', '0') THEN FALSE END""",
+    "roster_trimmed_timestamp(x)": rf"""CASE WHEN NOT regexp_full_match(x, '{_INSTANT}') THEN NULL
+        WHEN regexp_matches(x, '[+-]\d\d:?\d\d$')
+        THEN roster_integer_timestamp_us(epoch_us(TRY_CAST(x AS TIMESTAMPTZ)))
+        ELSE TRY_CAST(x AS TIMESTAMP) END""",
+    "roster_text_timestamp(x)": "roster_trimmed_timestamp(roster_trim(x))",
+    # Semi-structured values.
+    "roster_is_nested(v)": "starts_with(variant_typeof(v), 'ARRAY') OR starts_with(variant_typeof(v), 'OBJECT')",
+    "roster_is_number(v)": "NOT (roster_is_nested(v) OR starts_with(variant_typeof(v), 'BOOL'))",
+    "roster_any_text(v)": """CASE WHEN variant_typeof(v) = 'VARCHAR' THEN TRY_CAST(v AS VARCHAR)
+        WHEN variant_typeof(v) IN ('DOUBLE', 'FLOAT') THEN roster_number_text(TRY_CAST(v AS DOUBLE))
+        WHEN roster_is_nested(v) THEN NULL ELSE TRY_CAST(v AS VARCHAR) END""",
+    "roster_any_number(v)": """CASE WHEN variant_typeof(v) = 'VARCHAR' THEN roster_text_number(TRY_CAST(v AS VARCHAR))
+        WHEN roster_is_number(v) AND isfinite(TRY_CAST(v AS DOUBLE)) THEN TRY_CAST(v AS DOUBLE) END""",
+    "roster_any_integer(v)": """CASE WHEN variant_typeof(v) = 'VARCHAR' THEN roster_text_integer(TRY_CAST(v AS VARCHAR))
+        WHEN variant_typeof(v) IN ('DOUBLE', 'FLOAT') THEN roster_number_integer(TRY_CAST(v AS DOUBLE))
+        WHEN roster_is_number(v) THEN TRY_CAST(v AS BIGINT) END""",
+    "roster_any_boolean(v)": """CASE WHEN starts_with(variant_typeof(v), 'BOOL') THEN TRY_CAST(v AS BOOLEAN)
+        WHEN variant_typeof(v) = 'VARCHAR' THEN roster_text_boolean(TRY_CAST(v AS VARCHAR))
+        WHEN roster_is_number(v) THEN roster_number_boolean(TRY_CAST(v AS DOUBLE)) END""",
+    "roster_any_timestamp(v)": """CASE WHEN variant_typeof(v) = 'VARCHAR'
+        THEN roster_text_timestamp(TRY_CAST(v AS VARCHAR)) ELSE roster_integer_timestamp(roster_any_integer(v)) END""",
+    "roster_items(v)": """CASE WHEN starts_with(variant_typeof(v), 'ARRAY') THEN TRY_CAST(v AS VARIANT[])
+        ELSE [v] END""",
+    # IP addresses as 32 hex digits, IPv4 as the IPv4-mapped part of IPv6; '' for any other text.
+    "roster_ipv4_part(x, n, m)": """format('{:02x}{:02x}', CAST(split_part(x, '.', n) AS INTEGER),
+        CAST(split_part(x, '.', m) AS INTEGER))""",
+    "roster_ipv6_plain(x)": rf"""CASE WHEN NOT contains(x, '.') THEN x
+        WHEN regexp_full_match(x, '[0-9a-f:]*:{_IPV4}') THEN regexp_extract(x, '^.*:')
+        || roster_ipv4_part(regexp_extract(x, '[^:]*$'), 1, 2) || ':'
+        || roster_ipv4_part(regexp_extract(x, '[^:]*$'), 3, 4) ELSE '' END""",
+    "roster_ipv6_groups(x)": f"""CASE WHEN regexp_full_match(x, '{_IPV6_WHOLE}') THEN x
+        WHEN regexp_full_match(x, '{_IPV6_SHORT}') AND len(regexp_extract_all(x, '[0-9a-f]+')) < 8
+        THEN replace(x, '::', ':' || repeat('0:', 8 - len(regexp_extract_all(x, '[0-9a-f]+')))) ELSE '' END""",
+    "roster_ipv6_digits(x)": """array_to_string(list_transform(regexp_extract_all(x, '[0-9a-f]+'),
+        LAMBDA roster_group : lpad(roster_group, 4, '0')), '')""",
+    "roster_address(x)": f"""CASE WHEN x IS NULL THEN NULL WHEN regexp_full_match(x, '{_IPV4}')
+        THEN '00000000000000000000ffff' || roster_ipv4_part(x, 1, 2) || roster_ipv4_part(x, 3, 4)
+        WHEN contains(x, ':') THEN roster_ipv6_digits(roster_ipv6_groups(roster_ipv6_plain(lower(x)))) ELSE '' END""",
+}
+
+_S, _I, _N, _B, _T, _D, _A = (
+    Type.STRING,
+    Type.INTEGER,
+    Type.NUMBER,
+    Type.BOOLEAN,
+    Type.TIMESTAMP,
+    Type.DATE,
+    Type.ANY,
+)
+
+_CASTS: dict[tuple[Type, Type], tuple[Step, ...]] = {
+    (_S, _I): ("roster_text_integer",),
+    (_S, _N): ("roster_text_number",),
+    (_S, _B): ("roster_text_boolean",),
+    (_S, _T): ("roster_text_timestamp",),
+    (_S, _D): ("roster_text_timestamp", _D),
+    (_S, _A): (_A,),
+    (_I, _S): (_S,),
+    (_I, _N): (_N,),
+    (_I, _B): ("roster_number_boolean",),
+    (_I, _T): ("roster_integer_timestamp",),
+    (_I, _D): ("roster_integer_timestamp", _D),
+    (_I, _A): (_A,),
+    (_N, _S): ("roster_number_text",),
+    (_N, _I): ("roster_number_integer",),
+    (_N, _B): ("roster_number_boolean",),
+    (_N, _T): ("roster_number_integer", "roster_integer_timestamp"),
+    (_N, _D): ("roster_number_integer", "roster_integer_timestamp", _D),
+    (_N, _A): (_A,),
+    (_B, _S): (_S,),
+    (_B, _A): (_A,),
+    (_T, _S): ("roster_timestamp_text",),
+    (_T, _I): ("epoch_ms",),
+    (_T, _N): ("epoch_ms", _N),
+    (_T, _D): (_D,),
+    (_T, _A): ("roster_timestamp_text", _A),
+    (_D, _S): (_S,),
+    (_D, _I): (_T, "epoch_ms"),
+    (_D, _N): (_T, "epoch_ms", _N),
+    (_D, _T): (_T,),
+    (_D, _A): (_S, _A),
+    (_A, _S): ("roster_any_text",),
+    (_A, _I): ("roster_any_integer",),
+    (_A, _N): ("roster_any_number",),
+    (_A, _B): ("roster_any_boolean",),
+    (_A, _T): ("roster_any_timestamp",),
+    (_A, _D): ("roster_any_timestamp", _D),
+}
+
+DUCKDB = Dialect(
+    name="duckdb",
+    setup=tuple(f"CREATE OR REPLACE MACRO {head} AS {body}" for head, body in _MACROS.items()),
+    types={
+        _S: "TEXT",
+        _I: "BIGINT",
+        _N: "DOUBLE",
+        _B: "BOOLEAN",
+        _T: "TIMESTAMP",
+        _D: "DATE",
+        _A: "VARIANT",
+    },
+    wide_integer="INT128",
+    casts=_CASTS,
+    trim="roster_trim",
+    get="variant_extract",
+    kind="variant_typeof",
+    array_kind="ARRAY",
+    items="roster_items",
+    address="roster_address",
+    quantile="quantile_cont",
+    from_ms="make_timestamp_ms",
+    from_us="make_timestamp",
+    to_us="epoch_us",
+)

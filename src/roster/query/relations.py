@@ -1,0 +1,137 @@
+"""Owns the two relations everything is a plan over: profiles, joined with their sources, and events.
+
+Builds the full meaning, every attribute of every connection; leaving out what a query does not need
+is the business of rewrites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Map
+from dataclasses import dataclass
+
+from roster.model.connection import JOIN_SYNONYMS, Connection, find_column, parse_join_type
+from roster.model.mapping import Attribute, Mapping, attributes
+from roster.model.reference_table import Table, column_of
+from roster.model.schema import (
+    EVENT_SCHEMA,
+    KEY_ATTRIBUTE,
+    Column as SchemaColumn,
+    Entity,
+    Type,
+    profile_schema,
+)
+from roster.query.expr import TRUE, Call, Cast, Column, Compare, Expr, Fn, IsNull, Literal, Not
+from roster.query.plan import Filter, Join, Named, Plan, Project, Rank, Read, SortKey, Window, schema_of
+
+Sources = Map[str, Table]
+"""Connection id → the reference table it reads; connections that still wait are absent."""
+
+EVENTS = Read("events", EVENT_SCHEMA)
+ROW = SchemaColumn("_row", Type.INTEGER)
+"""Every stored table carries its rows' order of insertion: the later of two duplicates wins."""
+
+
+def read_profiles(entity: Entity) -> Read:
+    """The stored profiles of an entity: built-ins only."""
+    return Read(entity.value, profile_schema(entity))
+
+
+def profiles(mapping: Mapping, sources: Sources) -> Project:
+    """All attributes of an entity under their bare names; a field whose source is missing is null."""
+    plan: Plan = read_profiles(mapping.entity)
+    for connection in mapping.connections:
+        table = sources.get(connection.id)
+        if table is not None:
+            plan = enrich(plan, mapping.entity, connection, table)
+    held = {column.name: column.type for column in schema_of(plan)}
+    return Project(plan, tuple((a.name, _value(a, sources, held)) for a in attributes(mapping)))
+
+
+def _value(attribute: Attribute, sources: Sources, held: Map[str, Type]) -> Expr:
+    if attribute.connection_id is None:
+        return Column(attribute.name, attribute.type)
+    table = sources.get(attribute.connection_id)
+    source = find_source_column(table, attribute.source_name or "") if table else None
+    name = f"{attribute.connection_id}.{source.name}" if source else ""
+    if source is None or name not in held:
+        return Literal(None, attribute.type)
+    column = Column(name, source.type)
+    fits = source.type is attribute.type or (source.type is Type.INTEGER and attribute.type is Type.NUMBER)
+    return column if fits else Cast(column, attribute.type)
+
+
+def find_source_column(table: Table, name: str) -> SchemaColumn | None:
+    """The source column a field names."""
+    found = find_column(name, table.columns)
+    return column_of(table, found) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinSides:
+    """Which attribute of the entity meets which column of the source."""
+
+    attribute: SchemaColumn
+    column: SchemaColumn
+
+
+def join_sides(entity: Entity, connection: Connection, table: Table) -> JoinSides | None:
+    """Read a connection's join: `join_type` is the entity's side, `join_attribute` the source's.
+
+    When the source has no such column but the entity has such an attribute, it names the entity's
+    side and the source's primary key is used. None when neither is so.
+    """
+    known = {c.name: c for c in profile_schema(entity)}
+    column = find_source_column(table, connection.join_attribute)
+    if column is not None:
+        return JoinSides(known[parse_join_type(entity, connection.join_type)], column)
+    synonym = JOIN_SYNONYMS[entity].get(connection.join_attribute, connection.join_attribute)
+    attribute = known.get(synonym.removeprefix("@"))
+    key = column_of(table, table.primary_key)
+    return JoinSides(attribute, key) if attribute and key else None
+
+
+def normalise_key(expr: Expr, attribute: str) -> Expr:
+    """A join key as compared: e-mails trimmed and in lower case, anything else as its text; blank is none."""
+    text = Cast(expr, Type.STRING)
+    return Call(Fn.NULL_IF_EMPTY, (Call(Fn.LOWER, (Call(Fn.TRIM, (text,)),)) if attribute == "user_email" else text,))
+
+
+def enrich(plan: Plan, entity: Entity, connection: Connection, table: Table) -> Plan:
+    """Profiles plus every column of the connection's source, named `connection.column`, null without a match."""
+    sides = join_sides(entity, connection, table)
+    if sides is None:
+        return plan
+    attribute = sides.attribute
+    prefix = f"{connection.id}."
+    key = Column(f"{prefix}#key", Type.STRING)
+    rank = Column(f"{prefix}#rank", Type.INTEGER)
+    row = Column(f"{prefix}#row", Type.INTEGER)
+    stored = Read(f"table:{table.id}", (ROW, *table.columns))
+    named: tuple[Named, ...] = (
+        (key.name, normalise_key(Column(sides.column.name, sides.column.type), attribute.name)),
+        (row.name, Column(ROW.name, ROW.type)),
+        *((prefix + c.name, Column(c.name, c.type)) for c in table.columns),
+    )
+    keyed = Filter(Project(stored, named), Not(IsNull(key)))
+    ranked = Window(keyed, rank.name, Rank.ROW_NUMBER, None, (key,), (SortKey(row, descending=True),))
+    matched = Filter(ranked, Compare("=", rank, Literal(1, Type.INTEGER)))
+    joined = Join(plan, matched, "left", ((normalise_key(Column(attribute.name, attribute.type), attribute.name), key),))
+    kept = [c for c in schema_of(joined) if not c.name.startswith(f"{prefix}#")]
+    return Project(joined, tuple((c.name, Column(c.name, c.type)) for c in kept))
+
+
+def events(users: Project | None, customs: tuple[Attribute, ...]) -> Plan:
+    """All events; given profiles of users, with their custom attributes beside, named `@name`."""
+    if users is None or not customs:
+        return EVENTS
+    key = Column("@#user", Type.STRING)
+    columns: tuple[Named, ...] = (
+        (key.name, Column(KEY_ATTRIBUTE[Entity.USERS], Type.STRING)),
+        *((a.id, Column(a.name, a.type)) for a in customs),
+    )
+    return Join(EVENTS, Project(users, columns), "left", ((Column("user_id", Type.STRING), key),))
+
+
+def where(plan: Plan, condition: Expr) -> Plan:
+    """The plan filtered, or itself when the condition is always true."""
+    return plan if condition == TRUE else Filter(plan, condition)

@@ -1,0 +1,160 @@
+"""Owns the rewrites: pure functions plan → plan that keep every answer. Physical choices are the engine's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import assert_never
+
+from roster.model.schema import KEY_ATTRIBUTE, Entity
+from roster.query.expr import FALSE, TRUE, And, AnyOf, Cast, Column, Compare, Expr, Literal, Not, Or, columns_of
+from roster.query.plan import (
+    Aggregate,
+    FillTime,
+    Filter,
+    Join,
+    Limit,
+    MatchSteps,
+    Plan,
+    Project,
+    Rank,
+    Read,
+    Sort,
+    Union,
+    Values,
+    Window,
+    inputs_of,
+    schema_of,
+)
+
+Rewrite = Callable[[Plan], Plan]
+
+
+def map_inputs(plan: Plan, rewrite: Rewrite) -> Plan:
+    """The node with each of its inputs rewritten."""
+    match plan:
+        case Read() | Values():
+            return plan
+        case Join(left, right):
+            return replace(plan, left=rewrite(left), right=rewrite(right))
+        case Union(inputs):
+            return Union(tuple(rewrite(i) for i in inputs))
+        case _:
+            return replace(plan, input=rewrite(plan.input))
+
+
+def fold(expr: Expr) -> Expr:
+    """The expression with constant parts of And, Or and Not worked out."""
+    match expr:
+        case And(items):
+            kept = [i for i in map(fold, items) if i != TRUE]
+            return FALSE if FALSE in kept else kept[0] if len(kept) == 1 else And(tuple(kept))
+        case Or(items):
+            kept = [i for i in map(fold, items) if i != FALSE]
+            return TRUE if TRUE in kept else kept[0] if len(kept) == 1 else Or(tuple(kept))
+        case Not(item):
+            inner = fold(item)
+            return FALSE if inner == TRUE else TRUE if inner == FALSE else Not(inner)
+        case AnyOf(source, keys, where):
+            return AnyOf(source, keys, fold(where))
+        case Cast(Literal(None, _), type):
+            return Literal(None, type)
+        case _:
+            return expr
+
+
+def fold_filters(plan: Plan) -> Plan:
+    """Constant conditions worked out; a filter that is always true is gone."""
+    plan = map_inputs(plan, fold_filters)
+    if not isinstance(plan, Filter):
+        return plan
+    condition = fold(plan.where)
+    return plan.input if condition == TRUE else Filter(plan.input, condition)
+
+
+def prune(plan: Plan) -> Plan:
+    """Columns nobody reads, and left joins that only added such columns, left out."""
+    return _keep(plan, frozenset(c.name for c in schema_of(plan)))
+
+
+def _keep(plan: Plan, needed: frozenset[str]) -> Plan:
+    """The plan giving at least the needed columns."""
+    match plan:
+        case Read(relation, schema):
+            kept = tuple(c for c in schema if c.name in needed)
+            return Read(relation, kept or schema[:1])
+        case Values() | Union() | FillTime():
+            return map_inputs(plan, prune)
+        case Filter(input, where):
+            return Filter(_keep(input, needed | columns_of(where)), where)
+        case Project(input, columns):
+            named = tuple(c for c in columns if c[0] in needed) or columns[:1]
+            return Project(_keep(input, _reads(*(e for _, e in named))), named)
+        case Join():
+            return _keep_join(plan, needed)
+        case Aggregate(input, keys, measures):
+            reads = _reads(*(e for _, e in keys), *(m.item for m in measures if m.item is not None))
+            return Aggregate(_keep(input, reads), keys, measures)
+        case Window(input, name, _, item, partition, order):
+            reads = _reads(*partition, *(k.item for k in order), *([item] if item is not None else []))
+            return replace(plan, input=_keep(input, (needed - {name}) | reads))
+        case Sort(input, keys):
+            return Sort(_keep(input, needed | _reads(*(k.item for k in keys))), keys)
+        case Limit(input, count):
+            return Limit(_keep(input, needed), count)
+        case MatchSteps(input, entity, time, tie, steps):
+            return replace(plan, input=_keep(input, _reads(entity, time, tie, *steps)))
+    assert_never(plan)
+
+
+def _reads(*exprs: Expr) -> frozenset[str]:
+    return frozenset[str]().union(*(columns_of(e) for e in exprs))
+
+
+def _keep_join(join: Join, needed: frozenset[str]) -> Plan:
+    left_names = {c.name for c in schema_of(join.left)}
+    if join.kind == "left" and needed <= left_names and unique_on(join.right, tuple(r for _, r in join.on)):
+        return _keep(join.left, needed)
+    left = _keep(join.left, (needed & left_names) | _reads(*(l for l, _ in join.on)))
+    right_needed = frozenset[str]() if join.kind in ("semi", "anti") else needed - left_names
+    return replace(join, left=left, right=_keep(join.right, right_needed | _reads(*(r for _, r in join.on))))
+
+
+def unique_on(plan: Plan, key: tuple[Expr, ...]) -> bool:
+    """Whether no two rows of the plan agree on all of `key`: told from its shape, so False may be over-careful."""
+    match plan:
+        case Filter(Window(_, name, Rank.ROW_NUMBER, _, partition), Compare("=", Column(ranked, _), Literal(1, _))):
+            return ranked == name and set(partition) <= set(key)
+        case Filter(input) | Sort(input) | Limit(input):
+            return unique_on(input, key)
+        case Project(input, columns):
+            origin = dict(columns)
+            return unique_on(input, tuple(origin.get(k.name, k) if isinstance(k, Column) else k for k in key))
+        case Join(left, right, "left", on):
+            return unique_on(right, tuple(r for _, r in on)) and unique_on(left, key)
+        case Read(relation, _):
+            return any(relation == e.value and _names(KEY_ATTRIBUTE[e], key) for e in Entity)
+        case _:
+            return False
+
+
+def _names(name: str, key: tuple[Expr, ...]) -> bool:
+    return any(isinstance(k, Column) and k.name == name for k in key)
+
+
+REWRITES: tuple[Rewrite, ...] = (fold_filters, prune)
+"""Applied in this order, after the engine's own."""
+
+
+def rewrite_all(plan: Plan, rewrites: tuple[Rewrite, ...] = REWRITES) -> Plan:
+    """The plan after every rewrite."""
+    for rewrite in rewrites:
+        plan = rewrite(plan)
+    return plan
+
+
+def relations_of(plan: Plan) -> frozenset[str]:
+    """Names of the stored relations a plan reads."""
+    if isinstance(plan, Read):
+        return frozenset({plan.relation})
+    return frozenset[str]().union(*(relations_of(i) for i in inputs_of(plan)))

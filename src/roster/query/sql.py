@@ -1,0 +1,353 @@
+"""Owns plans -> SQL: one SELECT where nodes allow it, sub-selects elsewhere. Renders, never decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from sqlglot import exp
+
+from roster.model.schema import Schema, Type
+from roster.query.dialect import Dialect, identifiers, table_name
+from roster.query.expr import Column, Expr, Literal, Scalar
+from roster.query.plan import (
+    Agg,
+    Aggregate,
+    FillTime,
+    Filter,
+    Join,
+    Limit,
+    MatchSteps,
+    Measure,
+    Named,
+    Plan,
+    Project,
+    Rank,
+    Read,
+    Sort,
+    SortKey,
+    Union,
+    Values,
+    Window,
+)
+from roster.query.sql_expr import (
+    Parameters,
+    Scope,
+    call,
+    cast,
+    column,
+    identifier,
+    operand,
+    render_expr,
+)
+from roster.query.sql_steps import best_attempt, first_starts, marks, progress
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One statement and the values of its `$1`, `$2`, ... in order."""
+
+    sql: str
+    parameters: tuple[Scalar, ...]
+
+
+def render(plan: Plan, dialect: Dialect) -> Rendered:
+    """The statement that gives the rows of `plan`, its columns in the order of the plan's schema."""
+    rendering = _Rendering(dialect)
+    sql = _close(rendering.open(plan)).sql(dialect=dialect.name, pretty=True, normalize_functions=False)
+    return Rendered(sql, tuple(rendering.parameters.values))
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A SELECT in the making: clauses are added while their order allows it.
+
+    `columns` are what expressions may name now, in order. While `output` is None they are the answer
+    too, and `*` spells them when `exact`. `alias` is the only source's, until a join adds another.
+    """
+
+    source: exp.Expression
+    alias: str | None
+    columns: Mapping[str, exp.Expression]
+    exact: bool
+    joins: tuple[exp.Expression, ...] = ()
+    where: tuple[exp.Expression, ...] = ()
+    output: tuple[exp.Expression, ...] | None = None
+    groups: int = 0
+    order: tuple[exp.Expression, ...] = ()
+    limit: exp.Expression | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """No clause but FROM and JOIN yet."""
+        return self.is_open and not self.where
+
+    @property
+    def is_open(self) -> bool:
+        """A condition, a select list or a grouping can still be added."""
+        return self.output is None and not self.order and self.limit is None
+
+
+def _named(names: Sequence[str], nodes: Sequence[exp.Expression]) -> tuple[exp.Expression, ...]:
+    pairs = zip(nodes, identifiers(names), strict=True)
+    return tuple(node if _is_column(node, name) else exp.alias_(node, name, quoted=True) for node, name in pairs)
+
+
+def _is_column(node: exp.Expression, name: str) -> bool:
+    return isinstance(node, exp.Column) and node.name == name
+
+
+def _columns(names: Sequence[str], table: str | None = None) -> dict[str, exp.Expression]:
+    return {name: column(spelled, table) for name, spelled in zip(names, identifiers(names), strict=True)}
+
+
+def _list(block: _Block) -> tuple[exp.Expression, ...]:
+    if block.output is not None:
+        return block.output
+    if block.exact:
+        return (exp.Star(),)
+    return _named(list(block.columns), [node.copy() for node in block.columns.values()])
+
+
+def _close(block: _Block) -> exp.Select:
+    select = exp.Select(expressions=list(_list(block))).from_(block.source)
+    for join in block.joins:
+        select.append("joins", join)
+    if block.where:
+        select = select.where(*block.where)
+    if block.groups:
+        select = select.group_by(*(exp.Literal.number(n + 1) for n in range(block.groups)))
+    if block.order:
+        select = select.order_by(*block.order)
+    return select if block.limit is None else select.limit(block.limit)
+
+
+class _Rendering:
+    """The parameters and table names given out while one plan is rendered."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.parameters = Parameters()
+        self._aliases = 0
+
+    def open(self, plan: Plan) -> _Block:
+        match plan:
+            case Read(relation, schema):
+                table = table_name(relation)
+                columns: dict[str, exp.Expression] = {c.name: column(c.name) for c in schema}
+                return _Block(exp.Table(this=identifier(table)), table, columns, exact=False)
+            case Values(schema, rows):
+                return self._values(schema, rows)
+            case Filter(input, where):
+                block = self._reach(input)
+                return replace(block, where=(*block.where, self._expr(where, block)))
+            case Project(input, columns_):
+                return self._project(input, columns_)
+            case Join():
+                return self._join(plan)
+            case Aggregate(input, keys, measures):
+                return self._aggregate(input, keys, measures)
+            case Window():
+                return self._window(plan)
+            case Union(inputs):
+                return self._union(inputs)
+            case Sort(input, keys_):
+                return self._sort(input, keys_)
+            case Limit(input, count):
+                block = self.open(input)
+                block = block if block.limit is None else self._wrap(block)
+                return replace(block, limit=self.parameters.bind(count))
+            case MatchSteps():
+                return self._match_steps(plan)
+            case FillTime():
+                return self._fill_time(plan)
+        assert_never(plan)
+
+    def _alias(self) -> str:
+        self._aliases += 1
+        return f"t{self._aliases}"
+
+    def _scope(self, columns: Mapping[str, exp.Expression]) -> Scope:
+        return Scope(self.dialect, self.parameters, columns)
+
+    def _expr(self, expr: Expr, block: _Block) -> exp.Expression:
+        return render_expr(expr, self._scope(block.columns))
+
+    def _type(self, type: Type) -> str:
+        return self.dialect.types[type]
+
+    def _from(self, query: exp.Query, names: Sequence[str]) -> _Block:
+        """A block whose source is a sub-select of exactly these columns."""
+        alias = self._alias()
+        source = exp.Subquery(this=query, alias=exp.TableAlias(this=identifier(alias)))
+        return _Block(source, alias, _columns(names), exact=True)
+
+    def _wrap(self, block: _Block) -> _Block:
+        return self._from(_close(block), list(block.columns))
+
+    def _reach(self, input: Plan) -> _Block:
+        """The input's block, wrapped unless conditions and a select list can be added to it."""
+        block = self.open(input)
+        return block if block.is_open else self._wrap(block)
+
+    def _values(self, schema: Schema, rows: tuple[tuple[Scalar, ...], ...]) -> _Block:
+        names = [c.name for c in schema]
+        if not rows:
+            nulls = _named(names, [cast(exp.null(), self._type(c.type)) for c in schema])
+            return self._from(exp.Select(expressions=list(nulls)).where(exp.false()), names)
+        scope = self._scope({})
+        tuples = [
+            exp.Tuple(expressions=[render_expr(Literal(v, c.type), scope) for v, c in zip(row, schema, strict=True)])
+            for row in rows
+        ]
+        alias = self._alias()
+        spelled = exp.TableAlias(this=identifier(alias), columns=[identifier(n) for n in identifiers(names)])
+        return _Block(exp.Values(expressions=tuples, alias=spelled), alias, _columns(names), exact=True)
+
+    def _project(self, input: Plan, columns: tuple[Named, ...]) -> _Block:
+        block = self.open(input)
+        names = [name for name, _ in columns]
+        if block.output is not None or not _keeps_order(block, columns):
+            block = self._wrap(block)
+        output = _named(names, [self._expr(expr, block) for _, expr in columns])
+        return replace(block, columns=_columns(names), output=output)
+
+    def _aggregate(self, input: Plan, keys: tuple[Named, ...], measures: tuple[Measure, ...]) -> _Block:
+        block = self._reach(input)
+        names = [*(name for name, _ in keys), *(m.name for m in measures)]
+        nodes = [*(self._expr(e, block) for _, e in keys), *(self._measure(m, block) for m in measures)]
+        return replace(block, columns=_columns(names), output=_named(names, nodes), groups=len(keys))
+
+    def _measure(self, measure: Measure, block: _Block) -> exp.Expression:
+        item = exp.Star() if measure.item is None else self._expr(measure.item, block)
+        match measure.agg:
+            case Agg.COUNT:
+                return exp.Count(this=item)
+            case Agg.DISTINCT:
+                return exp.Count(this=exp.Distinct(expressions=[item]))
+            case Agg.SUM:
+                return exp.Sum(this=item)
+            case Agg.AVG:
+                return exp.Avg(this=item)
+            case Agg.MIN:
+                return exp.Min(this=item)
+            case Agg.MAX:
+                return exp.Max(this=item)
+            case Agg.QUANTILE:
+                return call(self.dialect.quantile, item, self.parameters.bind(measure.quantile))
+        assert_never(measure.agg)
+
+    def _order(self, keys: tuple[SortKey, ...], block: _Block) -> list[exp.Expression]:
+        """Constant keys are left out: they order nothing."""
+        return [
+            exp.Ordered(this=self._expr(key.item, block), desc=key.descending, nulls_first=False)
+            for key in keys
+            if not isinstance(key.item, Literal)
+        ]
+
+    def _sort(self, input: Plan, keys: tuple[SortKey, ...]) -> _Block:
+        block = self.open(input)
+        renamed = block.output is not None and not all(isinstance(key.item, Column) for key in keys)
+        if block.order or block.limit is not None or renamed:
+            block = self._wrap(block)
+        return replace(block, order=tuple(self._order(keys, block)))
+
+    def _window(self, plan: Window) -> _Block:
+        block = self._reach(plan.input)
+        item = None if plan.item is None else self._expr(plan.item, block)
+        match plan.rank:
+            case Rank.ROW_NUMBER:
+                function: exp.Expression = exp.RowNumber()
+            case Rank.LAG:
+                function = exp.Lag(this=item)
+            case Rank.LEAD:
+                function = exp.Lead(this=item)
+            case _:
+                assert_never(plan.rank)
+        order = self._order(plan.order, block)
+        node = exp.Window(
+            this=function,
+            partition_by=[self._expr(p, block) for p in plan.partition],
+            order=exp.Order(expressions=order) if order else None,
+        )
+        names = [*block.columns, plan.name]
+        added = exp.alias_(node, identifiers(names)[-1], quoted=True)
+        return replace(block, columns=_columns(names), output=(*_list(block), added))
+
+    def _union(self, inputs: tuple[Plan, ...]) -> _Block:
+        blocks = [self.open(input) for input in inputs]
+        queries = [_close(self._wrap(b) if b.order or b.limit is not None else b) for b in blocks]
+        joined: exp.Query = queries[0]
+        for query in queries[1:]:
+            joined = exp.Union(this=joined, expression=query, distinct=False)
+        return self._from(joined, list(blocks[0].columns))
+
+    def _join(self, plan: Join) -> _Block:
+        left = self.open(plan.left)
+        left = left if left.is_plain else self._wrap(left)
+        if left.alias is not None:
+            columns = {name: column(node.name, left.alias) for name, node in left.columns.items()}
+            left = replace(left, columns=columns, alias=None)
+        right = self._named_apart(self.open(plan.right))
+        joined = {name: column(node.name, right.alias) for name, node in right.columns.items()}
+        ours, theirs = self._scope(left.columns), self._scope(joined)
+        on = [
+            exp.EQ(this=operand(render_expr(a, ours)), expression=operand(render_expr(b, theirs))) for a, b in plan.on
+        ]
+        kind = {"side": "LEFT"} if plan.kind == "left" else {"kind": plan.kind.upper()}
+        join = exp.Join(this=right.source, on=exp.and_(*on) if on else exp.true(), **kind)
+        columns = {**left.columns, **joined} if plan.kind in ("inner", "left") else left.columns
+        return replace(left, columns=columns, joins=(*left.joins, join), exact=False)
+
+    def _named_apart(self, block: _Block) -> _Block:
+        """The block as one source with an alias of its own."""
+        if not block.is_plain or block.joins:
+            return self._wrap(block)
+        if not isinstance(block.source, exp.Table):
+            return block
+        alias = self._alias()
+        source = exp.Table(this=block.source.this, alias=exp.TableAlias(this=identifier(alias)))
+        return replace(block, source=source, alias=alias)
+
+    def _match_steps(self, plan: MatchSteps) -> _Block:
+        block = self._reach(plan.input)
+        steps = range(1, len(plan.steps) + 1)
+        names, nodes, where = marks(plan, self._scope(block.columns))
+        block = replace(block, where=(*block.where, *where), output=_named(names, nodes))
+        block = self._from(_close(block), names)
+        block = replace(block, where=(exp.or_(*(column(f"s{k}") for k in steps)),))
+        window_us = self.parameters.bind(plan.window_ms * 1000)
+        for k in steps[1:]:
+            added = exp.alias_(progress(k, window_us), f"p{k}", quoted=True)
+            names = [*names, f"p{k}"]
+            block = self._from(_close(replace(block, output=(*_list(block), added))), names)
+        names, nodes = first_starts(len(plan.steps), window_us)
+        block = self._from(_close(replace(block, output=_named(names, nodes), groups=1)), names)
+        names, nodes, where = best_attempt(len(plan.steps), window_us, self.dialect)
+        return replace(block, where=where, columns=_columns(names), output=_named(names, nodes))
+
+    def _fill_time(self, plan: FillTime) -> _Block:
+        bind = self.parameters.bind
+        bounds = [bind(plan.from_ms), bind(plan.to_ms), bind(plan.step_ms)]
+        numbers = exp.Table(
+            this=call("range", *bounds), alias=exp.TableAlias(this=identifier("n"), columns=[identifier("ms")])
+        )
+        start = exp.alias_(call(self.dialect.from_ms, column("ms")), "start", quoted=True)
+        starts = self._from(exp.Select(expressions=[start]).from_(numbers), ["start"])
+        rows = self._named_apart(self.open(plan.input))
+        columns = {name: column(node.name, rows.alias) for name, node in rows.columns.items()}
+        bucket = column("start", starts.alias)
+        join = exp.Join(this=rows.source, side="LEFT", on=exp.EQ(this=columns[plan.time], expression=bucket))
+        filled = {**columns, plan.time: bucket.copy()}
+        return replace(starts, alias=None, columns=filled, exact=False, joins=(join,))
+
+
+def _keeps_order(block: _Block, columns: tuple[Named, ...]) -> bool:
+    """Whether a select list beside the block's ORDER BY leaves its names alone: there an alias wins over a column."""
+    ordered = {node.name.lower() for key in block.order for node in key.find_all(exp.Column)}
+    return not any(name.lower() in ordered and not _is_same(name, expr) for name, expr in columns)
+
+
+def _is_same(name: str, expr: Expr) -> bool:
+    return isinstance(expr, Column) and expr.name == name

@@ -1,0 +1,280 @@
+"""Owns expressions -> nodes of sqlglot's tree, values as numbered parameters; knows nothing of plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import reduce
+from ipaddress import IPv4Network, ip_network
+from typing import assert_never
+
+from sqlglot import exp
+
+from roster.model.schema import Type
+from roster.query.dialect import Dialect, Step
+from roster.query.expr import (
+    And,
+    AnyOf,
+    Call,
+    Cast,
+    Column,
+    Compare,
+    Expr,
+    Fn,
+    Get,
+    In,
+    InBlocks,
+    IsNull,
+    Item,
+    Like,
+    Literal,
+    Not,
+    Or,
+    Pieces,
+    Scalar,
+    Wild,
+    type_of,
+)
+
+_COMPARE: dict[str, type[exp.Binary]] = {"=": exp.EQ, "<": exp.LT, "<=": exp.LTE, ">": exp.GT, ">=": exp.GTE}
+_LONG = range(-(2**63), 2**63)
+
+
+class Parameters:
+    """The values bound so far; equal values share a number."""
+
+    def __init__(self) -> None:
+        self.values: list[Scalar] = []
+        self._numbers: dict[tuple[type, str], int] = {}
+
+    def bind(self, value: Scalar) -> exp.Expression:
+        """The node that stands for the value: `$1`, `$2`, ..."""
+        key = (type(value), repr(value))
+        if key not in self._numbers:
+            self.values.append(value)
+            self._numbers[key] = len(self.values)
+        return exp.Parameter(this=exp.Literal.number(self._numbers[key]))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an expression may name: the columns at hand and, inside an AnyOf, the item at hand."""
+
+    dialect: Dialect
+    parameters: Parameters
+    columns: Mapping[str, exp.Expression]
+    item: exp.Expression | None = None
+    depth: int = field(default=0)
+
+
+def identifier(name: str) -> exp.Identifier:
+    return exp.to_identifier(name, quoted=True)
+
+
+def column(name: str, table: str | None = None) -> exp.Column:
+    return exp.Column(this=identifier(name), table=identifier(table) if table else None)
+
+
+def call(name: str, *args: exp.Expression) -> exp.Expression:
+    return exp.Anonymous(this=name, expressions=list(args))
+
+
+def cast(node: exp.Expression, type: str) -> exp.Expression:
+    return exp.Cast(this=node, to=exp.DataType.build(type, dialect="duckdb"))
+
+
+def is_true(node: exp.Expression) -> exp.Expression:
+    return exp.Is(this=operand(node), expression=exp.true())
+
+
+def is_null(node: exp.Expression) -> exp.Expression:
+    return exp.Is(this=operand(node), expression=exp.null())
+
+
+def operand(node: exp.Expression) -> exp.Expression:
+    """The node in brackets when it would not stand safely beside an operator."""
+    return exp.Paren(this=node) if isinstance(node, exp.Binary | exp.Unary | exp.In | exp.Between) else node
+
+
+def render_expr(expr: Expr, scope: Scope) -> exp.Expression:
+    """The node of an expression."""
+    match expr:
+        case Column(name, _):
+            return scope.columns[name].copy()
+        case Literal(value, type):
+            return _constant(value, type, scope)
+        case Get(source, key):
+            return call(scope.dialect.get, render_expr(source, scope), scope.parameters.bind(key))
+        case Item():
+            assert scope.item is not None, "Item stands outside any AnyOf"
+            return scope.item.copy()
+        case AnyOf():
+            return _any_of(expr, scope)
+        case Not(IsNull(item)):
+            return exp.Not(this=is_null(render_expr(item, scope)))
+        case Not(item):
+            return exp.Not(this=is_true(render_expr(item, scope)))
+        case And(items):
+            return exp.and_(*(render_expr(i, scope) for i in items)) if items else exp.true()
+        case Or(items):
+            return exp.or_(*(render_expr(i, scope) for i in items)) if items else exp.false()
+        case Compare(op, left, right):
+            return _COMPARE[op](this=_compared(left, scope), expression=_compared(right, scope))
+        case In(item, options):
+            if not options:
+                return exp.false()
+            return exp.In(this=_compared(item, scope), expressions=[_compared(o, scope) for o in options])
+        case Like(item, pieces, fold):
+            return _like(render_expr(item, scope), pieces, fold, scope)
+        case InBlocks(item, blocks):
+            return _in_blocks(render_expr(item, scope), blocks, scope)
+        case IsNull(item):
+            return is_null(render_expr(item, scope))
+        case Cast(item, type):
+            return _cast(item, type, scope)
+        case Call(fn, args):
+            return _call(fn, args, scope)
+    assert_never(expr)
+
+
+def _constant(value: Scalar, type: Type, scope: Scope) -> exp.Expression:
+    types = scope.dialect.types
+    if value is None:
+        return cast(exp.null(), types[type])
+    bound = scope.parameters.bind(_plain(value, type))
+    match type:
+        case Type.INTEGER:
+            return cast(bound, types[type] if value in _LONG else scope.dialect.wide_integer)
+        case Type.DATE | Type.ANY:
+            return cast(bound, types[type])
+        case _:
+            return bound
+
+
+def _plain(value: Scalar, type: Type) -> Scalar:
+    if type is Type.NUMBER and isinstance(value, int):
+        return float(value)
+    if isinstance(value, datetime) and value.tzinfo:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value
+
+
+def _compared(side: Expr, scope: Scope) -> exp.Expression:
+    """One side of a comparison, where a bound integer needs no cast to have the right type."""
+    if isinstance(side, Literal) and side.type is Type.INTEGER and side.value is not None:
+        return scope.parameters.bind(side.value)
+    return operand(render_expr(side, scope))
+
+
+def _call(fn: Fn, args: tuple[Expr, ...], scope: Scope) -> exp.Expression:
+    nodes = [render_expr(arg, scope) for arg in args]
+    match fn:
+        case Fn.LOWER:
+            return exp.Lower(this=nodes[0])
+        case Fn.TRIM:
+            return call(scope.dialect.trim, nodes[0])
+        case Fn.NULL_IF_EMPTY:
+            return exp.Nullif(this=nodes[0], expression=exp.Literal.string(""))
+        case Fn.ADD:
+            if type_of(args[0]) is Type.INTEGER:
+                nodes = [cast(node, scope.dialect.wide_integer) for node in nodes]
+            return exp.Add(this=operand(nodes[0]), expression=operand(nodes[1]))
+    assert_never(fn)
+
+
+def _cast(item: Expr, type: Type, scope: Scope) -> exp.Expression:
+    source = type_of(item)
+    if source is type:
+        return render_expr(item, scope)
+    steps = scope.dialect.casts.get((source, type))
+    if steps is None:
+        return cast(exp.null(), scope.dialect.types[type])
+
+    def take(node: exp.Expression, step: Step) -> exp.Expression:
+        return cast(node, scope.dialect.types[step]) if isinstance(step, Type) else call(step, node)
+
+    return reduce(take, steps, render_expr(item, scope))
+
+
+def _like(item: exp.Expression, pieces: Pieces, fold: bool, scope: Scope) -> exp.Expression:
+    def bound(text: str) -> exp.Expression:
+        node = scope.parameters.bind(text)
+        return exp.Lower(this=node) if fold else node
+
+    item = exp.Lower(this=item) if fold else operand(item)
+    match pieces:
+        case ():
+            return exp.EQ(this=item, expression=bound(""))
+        case (str(text),):
+            return exp.EQ(this=item, expression=bound(text))
+        case (str(text), Wild.ANY):
+            return exp.StartsWith(this=item, expression=bound(text))
+        case (Wild.ANY, str(text)):
+            return exp.EndsWith(this=item, expression=bound(text))
+        case (Wild.ANY, str(text), Wild.ANY):
+            return exp.Contains(this=item, expression=bound(text))
+    like = exp.Like(this=item, expression=bound("".join(_pattern(piece) for piece in pieces)))
+    return exp.Escape(this=like, expression=exp.Literal.string("\\"))
+
+
+def _pattern(piece: str | Wild) -> str:
+    if isinstance(piece, Wild):
+        return "%" if piece is Wild.ANY else "_"
+    return piece.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def block_bounds(block: str) -> tuple[str, str]:
+    """First and last address of a CIDR block as 32 hex digits; IPv4 in its IPv4-mapped IPv6 form."""
+    network = ip_network(block, strict=False)
+    base = 0xFFFF << 32 if isinstance(network, IPv4Network) else 0
+    return f"{base + int(network[0]):032x}", f"{base + int(network[-1]):032x}"
+
+
+def _in_blocks(item: exp.Expression, blocks: tuple[str, ...], scope: Scope) -> exp.Expression:
+    if not blocks:
+        return exp.false()
+    address = call(scope.dialect.address, item)
+    ranges = []
+    for block in blocks:
+        low, high = (scope.parameters.bind(bound) for bound in block_bounds(block))
+        ranges.append(exp.Between(this=address.copy(), low=low, high=high))
+    return exp.or_(*ranges)
+
+
+def _any_of(expr: AnyOf, scope: Scope) -> exp.Expression:
+    """A CASE: arrays on the way are opened by list functions, which cost; all else takes the plain path."""
+    dialect, bind = scope.dialect, scope.parameters.bind
+    path = [render_expr(expr.source, scope)]
+    for key in expr.keys:
+        path.append(call(dialect.get, path[-1].copy(), bind(key)))
+    inner = replace(scope, depth=scope.depth + 1)
+    name = _fresh(f"item{inner.depth}", scope)
+    items = call(dialect.items, path[0].copy())
+    for key in expr.keys:
+        opened = call(dialect.items, call(dialect.get, column(name), bind(key)))
+        items = call("flatten", call("list_transform", items, _lambda(name, opened)))
+    found = call("list_filter", items, _lambda(name, _reached(column(name), expr.where, inner)))
+    is_array = [
+        exp.StartsWith(this=call(dialect.kind, node.copy()), expression=exp.Literal.string(dialect.array_kind))
+        for node in reversed(path)
+    ]
+    some = exp.GT(this=call("len", found), expression=exp.Literal.number(0))
+    return exp.Case(ifs=[exp.If(this=exp.or_(*is_array), true=some)], default=_reached(path[-1], expr.where, inner))
+
+
+def _reached(value: exp.Expression, where: Expr, scope: Scope) -> exp.Expression:
+    condition = render_expr(where, replace(scope, item=value))
+    return exp.and_(exp.Not(this=is_null(value.copy())), is_true(condition))
+
+
+def _lambda(name: str, body: exp.Expression) -> exp.Expression:
+    return exp.Lambda(this=body, expressions=[identifier(name)])
+
+
+def _fresh(name: str, scope: Scope) -> str:
+    """A lambda's name that hides no column at hand."""
+    taken = {node.name.lower() for node in scope.columns.values()}
+    while name in taken:
+        name += "_"
+    return name

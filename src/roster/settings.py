@@ -1,0 +1,65 @@
+"""Owns the settings: one frozen value from a file and the environment. Every limit of Roster is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class Settings(BaseSettings):
+    """Read from `roster.toml` in the working folder, over it environment variables named ROSTER_<SETTING>."""
+
+    model_config = SettingsConfigDict(env_prefix="ROSTER_", toml_file="roster.toml", frozen=True, extra="forbid")
+
+    data: Path = Field(Path("roster-data"), description="folder of everything Roster keeps")
+    host: str = Field("127.0.0.1", description="address the server listens on")
+    port: int = Field(8126, ge=0, le=65535, description="port the server listens on")
+    log_level: str = Field("info", description="debug, info, warning or error")
+
+    engine_memory: str = Field("4GB", description="memory ceiling of the engine")
+    engine_threads: int = Field(2, ge=1, description="threads of the engine; no more than cores")
+    engine_spill: str = Field("20GB", description="ceiling of what the engine may spill to disk")
+
+    query_timeout_s: float = Field(30.0, gt=0, description="seconds one query may take")
+    query_rows_max: int = Field(1_000_000, ge=1, description="rows one answer may have")
+    queries_at_once: int = Field(2, ge=1, description="queries that run at the same time; more wait")
+    threads: int = Field(32, ge=1, description="other requests worked on at the same time")
+
+    profiles_limit_default: int = Field(100, ge=1, description="rows of a profile page when none is asked for")
+    profiles_limit_max: int = Field(10_000, ge=1, description="rows of a profile page at most")
+    alias_days: float = Field(30.0, ge=0, description="days a renamed field still answers to its old id")
+    fields_max: int = Field(200, ge=1, description="fields of one connection")
+    tables_max: int = Field(100, ge=1, description="reference tables")
+
+    body_bytes_max: int = Field(1_048_576, ge=1, description="bytes of a request body")
+    rows_body_bytes_max: int = Field(1_048_576, ge=1, description="bytes of a body of table rows")
+    event_body_bytes_max: int = Field(5_000_000, ge=1, description="bytes of an event body, unpacked")
+    upload_part_bytes_max: int = Field(67_108_864, ge=1, description="bytes of one part of an upload")
+    upload_ttl_s: float = Field(300.0, gt=0, description="seconds the addresses of an upload are good for")
+    snapshot_ttl_s: float = Field(600.0, gt=0, description="seconds the pages of a row listing stay as they were")
+
+    log_bytes_max: int = Field(1_073_741_824, ge=1, description="bytes of events acknowledged but not yet applied")
+    apply_interval_s: float = Field(0.2, gt=0, description="seconds between two batches of events")
+
+    rate_limits: dict[str, str] = Field(
+        {
+            "audience_read": "6000/minute",
+            "audience_write": "600/minute",
+            "reference_tables_write": "600/minute",
+            "events": "60000/minute",
+        },
+        description="requests a key may make, by bucket",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))

@@ -1,1 +1,0 @@
-"""Outside places that hold customer data."""

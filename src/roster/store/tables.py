@@ -1,0 +1,91 @@
+"""Owns the shape of our own records as SQL tables; runs no statement."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Column, Integer, MetaData, String, Table
+
+HEAD = "0001"
+"""The newest migration: what a database must be at for this code."""
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+organisation = Table(
+    "organisation",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("hash", String, nullable=False, unique=True),
+    Column("hint", String, nullable=False),
+    Column("owner_id", String, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+)
+
+mapping_versions = Table(
+    "mapping_versions",
+    metadata,
+    Column("entity", String, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String, nullable=False),
+    Column("why", String, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("diff", JSON, nullable=False),
+    Column("mapping", JSON, nullable=False),
+)
+
+reference_tables = Table(
+    "reference_tables",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("columns", JSON, nullable=False),
+    Column("primary_key", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("description", String, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("row_count", BigInteger, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("updated_by", String, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Column("status", String, nullable=False),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("table_name", String, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("part_count", Integer, nullable=False),
+    Column("part_size_bytes", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("detail", JSON, nullable=False),
+)

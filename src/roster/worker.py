@@ -1,0 +1,57 @@
+"""Owns the background threads of a running product: applying events and materialising profiles."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger("roster.worker")
+RETRY_S = 5.0
+
+
+class Repeater:
+    """Runs `work` in a thread of its own each time it is poked; pokes while it runs make one more run."""
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        self._work = work
+        self._poked = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def poke(self) -> None:
+        """Have it run soon; returns at once."""
+        self._idle.clear()
+        self._poked.set()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Whether all pokes so far were worked off within the time."""
+        return self._idle.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Let the present run end, then end the thread."""
+        self._stopping = True
+        self._poked.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._poked.wait()
+            self._poked.clear()
+            if self._stopping:
+                return
+            try:
+                self._work()
+            except Exception:
+                log.exception("background work failed, trying again", work=self._thread.name, retry_s=RETRY_S)
+                self._poked.wait(RETRY_S)
+                self._poked.set()
+                continue
+            if not self._poked.is_set():
+                self._idle.set()

@@ -1,0 +1,228 @@
+"""Owns the meaning of plans in slow, plain Python over lists of dicts; no SQL and nothing of the renderer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, assert_never
+
+from oracle_values import EPOCH, MILLISECOND, Row, constant, value_of
+
+from roster.model.schema import Type
+from roster.query.expr import type_of
+from roster.query.plan import (
+    Agg,
+    Aggregate,
+    FillTime,
+    Filter,
+    Join,
+    Limit,
+    MatchSteps,
+    Measure,
+    Plan,
+    Project,
+    Rank,
+    Read,
+    Sort,
+    SortKey,
+    Union,
+    Values,
+    Window,
+    schema_of,
+)
+
+Tables = dict[str, list[Row]]
+
+
+def evaluate(plan: Plan, tables: Tables) -> list[tuple[Any, ...]]:
+    """The plan's rows, values in the order of its schema."""
+    names = [column.name for column in schema_of(plan)]
+    return [tuple(row[name] for name in names) for row in rows_of(plan, tables)]
+
+
+def rows_of(plan: Plan, tables: Tables) -> list[Row]:
+    match plan:
+        case Read(relation, schema):
+            return [{c.name: row[c.name] for c in schema} for row in tables[relation]]
+        case Values(schema, rows):
+            return [{c.name: constant(v, c.type) for c, v in zip(schema, row, strict=True)} for row in rows]
+        case Filter(input, where):
+            return [row for row in rows_of(input, tables) if value_of(where, row) is True]
+        case Project(input, columns):
+            return [{name: value_of(expr, row) for name, expr in columns} for row in rows_of(input, tables)]
+        case Join():
+            return join(plan, tables)
+        case Aggregate():
+            return aggregate(plan, rows_of(plan.input, tables))
+        case Window():
+            return window(plan, rows_of(plan.input, tables))
+        case Union(inputs):
+            names = [c.name for c in schema_of(plan)]
+            parts = [rows_of(input, tables) for input in inputs]
+            return [dict(zip(names, row.values(), strict=True)) for part in parts for row in part]
+        case Sort(input, keys):
+            return ordered(rows_of(input, tables), keys)
+        case Limit(input, count):
+            return rows_of(input, tables)[:count]
+        case MatchSteps():
+            return match_steps(plan, rows_of(plan.input, tables))
+        case FillTime():
+            return fill_time(plan, rows_of(plan.input, tables))
+    assert_never(plan)
+
+
+def join(plan: Join, tables: Tables) -> list[Row]:
+    right = rows_of(plan.right, tables)
+    empty = {column.name: None for column in schema_of(plan.right)}
+    joined: list[Row] = []
+    for row in rows_of(plan.left, tables):
+        matches = [other for other in right if all(equal(value_of(a, row), value_of(b, other)) for a, b in plan.on)]
+        match plan.kind:
+            case "inner":
+                joined += [row | other for other in matches]
+            case "left":
+                joined += [row | other for other in matches or [empty]]
+            case "semi":
+                joined += [row] if matches else []
+            case "anti":
+                joined += [] if matches else [row]
+    return joined
+
+
+def equal(left: Any, right: Any) -> bool:
+    return left is not None and right is not None and left == right
+
+
+def aggregate(plan: Aggregate, rows: list[Row]) -> list[Row]:
+    groups: dict[tuple[Any, ...], list[Row]] = {} if plan.keys else {(): []}
+    for row in rows:
+        groups.setdefault(tuple(value_of(expr, row) for _, expr in plan.keys), []).append(row)
+    names = [name for name, _ in plan.keys]
+    return [
+        dict(zip(names, key, strict=True)) | {m.name: measured(m, members) for m in plan.measures}
+        for key, members in groups.items()
+    ]
+
+
+def measured(measure: Measure, rows: list[Row]) -> Any:
+    if measure.item is None:
+        return len(rows)
+    item = measure.item
+    values = [value for value in (value_of(item, row) for row in rows) if value is not None]
+    match measure.agg:
+        case Agg.COUNT:
+            return len(values)
+        case Agg.DISTINCT:
+            return len(set(values))
+    if not values:
+        return None
+    match measure.agg:
+        case Agg.SUM:
+            return math.fsum(values) if type_of(item) is Type.NUMBER else sum(values)
+        case Agg.AVG:
+            return math.fsum(values) / len(values)
+        case Agg.MIN:
+            return min(values)
+        case Agg.MAX:
+            return max(values)
+        case Agg.QUANTILE:
+            assert measure.quantile is not None
+            return quantile([float(v) for v in values], measure.quantile)
+    assert_never(measure.agg)
+
+
+def quantile(values: list[float], fraction: float) -> float:
+    values = sorted(values)
+    place = fraction * (len(values) - 1)
+    low, high = values[math.floor(place)], values[math.ceil(place)]
+    return low + (high - low) * (place - math.floor(place))
+
+
+def ordered(rows: list[Row], keys: Iterable[SortKey]) -> list[Row]:
+    for key in reversed(list(keys)):
+        valued = [(value_of(key.item, row), row) for row in rows]
+        known = [pair for pair in valued if pair[0] is not None]
+        known.sort(key=lambda pair: pair[0], reverse=key.descending)
+        rows = [row for _, row in known] + [row for value, row in valued if value is None]
+    return rows
+
+
+def window(plan: Window, rows: list[Row]) -> list[Row]:
+    parts: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        parts.setdefault(tuple(value_of(p, row) for p in plan.partition), []).append(row)
+    result = []
+    for part in parts.values():
+        part = ordered(part, plan.order)
+        values = [None if plan.item is None else value_of(plan.item, row) for row in part]
+        match plan.rank:
+            case Rank.ROW_NUMBER:
+                added: list[Any] = list(range(1, len(part) + 1))
+            case Rank.LAG:
+                added = [None, *values[:-1]]
+            case Rank.LEAD:
+                added = [*values[1:], None]
+            case _:
+                assert_never(plan.rank)
+        result += [row | {plan.name: value} for row, value in zip(part, added, strict=True)]
+    return result
+
+
+def match_steps(plan: MatchSteps, rows: list[Row]) -> list[Row]:
+    entities: dict[Any, list[Row]] = {}
+    for row in rows:
+        if value_of(plan.entity, row) is not None and value_of(plan.time, row) is not None:
+            entities.setdefault(value_of(plan.entity, row), []).append(row)
+    answer = []
+    for entity, mine in entities.items():
+        attempts = [attempt(plan, start, mine) for start in mine if value_of(plan.steps[0], start) is True]
+        if attempts:
+            level, started = min(attempts, key=lambda a: (-a[0], a[1]))
+            answer.append({"entity": entity, "level": level, "started": started})
+    return answer
+
+
+def attempt(plan: MatchSteps, start: Row, rows: list[Row]) -> tuple[int, datetime]:
+    """Steps reached and time of the start, taking the earliest next row each time."""
+
+    def place(row: Row) -> tuple[Any, ...]:
+        tie = value_of(plan.tie, row)
+        return (value_of(plan.time, row), tie is None, 0 if tie is None else tie)
+
+    started: datetime = value_of(plan.time, start)
+    now, level = start, 1
+    for step in plan.steps[1:]:
+        later = [r for r in rows if place(r) > place(now) and value_of(step, r) is True]
+        later = [r for r in later if value_of(plan.time, r) - started <= plan.window_ms * MILLISECOND]
+        if not later:
+            break
+        now, level = min(later, key=place), level + 1
+    return level, started
+
+
+def fill_time(plan: FillTime, rows: list[Row]) -> list[Row]:
+    empty = {column.name: None for column in schema_of(plan.input)}
+    filled: list[Row] = []
+    for at_ms in range(plan.from_ms, plan.to_ms, plan.step_ms):
+        start = EPOCH + at_ms * MILLISECOND
+        filled += [row for row in rows if row[plan.time] == start] or [empty | {plan.time: start}]
+    return filled
+
+
+def same_rows(expected: list[tuple[Any, ...]], actual: list[tuple[Any, ...]], ordered: bool) -> bool:
+    """Equal rows, in order or as multisets; numbers to nine digits, types exactly."""
+    left, right = [[tuple(map(key_of, row)) for row in rows] for rows in (expected, actual)]
+    return left == right if ordered else sorted(left) == sorted(right)
+
+
+def key_of(value: Any) -> str:
+    match value:
+        case float():
+            return f"float {value + 0.0:.9g}"
+        case dict():
+            return "{" + ",".join(f"{key!r}:{key_of(value[key])}" for key in sorted(value)) + "}"
+        case list():
+            return "[" + ",".join(map(key_of, value)) + "]"
+        case _:
+            return f"{type(value).__name__} {value!r}"
