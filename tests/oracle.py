@@ -33,6 +33,11 @@ from roster.query.plan import (
 )
 
 Tables = dict[str, list[Row]]
+ROWS_MAX = 300
+
+
+class TooManyRows(Exception):
+    """A join gives more rows than slow Python should walk through."""
 
 
 def evaluate(plan: Plan, tables: Tables) -> list[tuple[Any, ...]]:
@@ -87,6 +92,8 @@ def join(plan: Join, tables: Tables) -> list[Row]:
                 joined += [row] if matches else []
             case "anti":
                 joined += [] if matches else [row]
+        if len(joined) > ROWS_MAX:
+            raise TooManyRows
     return joined
 
 

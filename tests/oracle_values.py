@@ -255,7 +255,7 @@ def as_integer(value: Any) -> int | None:
     else:
         number = as_number(value)
         exact = int(number) if number is not None and number.is_integer() else None
-    return exact if exact in LONG else None
+    return exact if exact is not None and exact in LONG else None
 
 
 def as_boolean(value: Any) -> bool | None:

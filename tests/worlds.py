@@ -272,7 +272,7 @@ def joins(draw: DrawFn, left: Plan, right: Plan) -> Plan:
         right = Project(right, tuple((name, Column(c.name, c.type)) for name, c in pairs))
     ours, theirs = schema_of(left), schema_of(right)
     shared = sorted({c.type for c in ours} & {c.type for c in theirs} - {Type.ANY}) or [Type.STRING]
-    types = draw(st.lists(st.sampled_from(shared), max_size=2))
+    types = draw(st.lists(st.sampled_from(shared), min_size=kind in ("inner", "left"), max_size=2))
     on = tuple((draw(exprs(ours, t, 1)), draw(exprs(theirs, t, 1))) for t in types)
     return Join(left, right, kind, on)
 

@@ -124,10 +124,14 @@ def _add_data(app: App, wiring: Wiring, out: Console) -> None:
             csv, ndjson or parquet; told from the file's ending otherwise.
         """
         with wiring.open_product() as context:
-            made = load_table(context, file, name, key, format)
+            made, loaded = load_table(context, file, name, key, format)
         out.print(f"table {made.name}: {made.row_count:,} rows, key {made.primary_key}, id {made.id}", highlight=False)
         for column in made.columns:
             out.print(f"  {column.name}: {column.type}", highlight=False)
+        if loaded.duplicates:
+            out.print(f"{loaded.duplicates:,} rows had the key of a later one, which counts", highlight=False)
+        if loaded.keyless:
+            out.print(f"{loaded.keyless:,} rows without a key were left out", highlight=False)
 
     @table.command(name="list")
     def list_tables() -> None:

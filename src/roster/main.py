@@ -201,7 +201,7 @@ def demo(settings: Settings, out: Console) -> None:
     port = free_port(settings.host, settings.port)
     folder = settings.data.with_name(f"{settings.data.name}-demo-{port}")
     shutil.rmtree(folder, ignore_errors=True)
-    own = settings.model_copy(update={"data": folder, "port": port})
+    own = settings.model_copy(update={"data": folder, "port": port, "log_level": "warning"})
     clock = SystemClock()
     out.print(f"making a product in {folder} ...", highlight=False)
     world = write_world(folder / "world", seed=DEMO_SEED, now_ms=clock.now_ms())

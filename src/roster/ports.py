@@ -141,6 +141,8 @@ class Loaded:
 
     rows: int
     duplicates: int
+    keyless: int = 0
+    """Rows left out because their key is blank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,25 @@ class Tables(Protocol):
         """Column names as written and the narrowest type each column's values all fit."""
         ...
 
-    def create_table(self, table: Table, paths: Sequence[Path], format: str) -> Loaded:
-        """Fill a new table from a file in parts. Errors: INVALID with line and column."""
+    def create_table(
+        self,
+        table: Table,
+        paths: Sequence[Path],
+        format: str,
+        headers: Sequence[str] = (),
+        *,
+        declared: bool = False,
+    ) -> Loaded:
+        """Fill a new table from a file in parts; none: an empty table.
+
+        `headers` name the columns of a CSV file whose first line does not. A `declared` table takes no
+        integer beyond INT32 and no row without a key; another leaves such rows out and counts them.
+        Errors: INVALID with line and column; nothing is changed then.
+        """
+        ...
+
+    def add_columns(self, table: Table) -> None:
+        """Give the stored rows the columns that the definition gained; they are empty."""
         ...
 
     def drop_table(self, id: str) -> None:
@@ -197,7 +216,7 @@ class Store(Protocol):
     def add_key(self, key: Key) -> None: ...
     def find_key(self, hash: str) -> Key | None: ...
     def list_keys(self) -> list[Key]: ...
-    def revoke_key(self, id: str, now_ms: int) -> bool: ...
+    def revoke_key(self, id: str, *, who: str, now_ms: int) -> bool: ...
 
     def read_mapping(self, entity: Entity, version: int | None = None) -> Mapping:
         """The newest mapping, or an older one. Error: NOT_FOUND for a version that never was."""

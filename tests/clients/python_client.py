@@ -69,7 +69,7 @@ def find_unparsed(value: object, path: str = "") -> Iterator[str]:
 
 def configuration(url: str, api_key: str, app_key: str) -> Configuration:
     """Points the client at the server and opens the operations it calls unstable."""
-    made = Configuration(host=url, return_http_data_only=False)  # type: ignore[no-untyped-call]
+    made = Configuration(host=url, return_http_data_only=False, request_timeout=CALL_TIMEOUT_S)  # type: ignore[no-untyped-call]
     made.api_key = {"apiKeyAuth": api_key, "appKeyAuth": app_key}
     for name in UNSTABLE:
         made.unstable_operations[name] = True

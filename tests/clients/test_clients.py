@@ -12,7 +12,8 @@ import pytest
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("ROSTER_CLIENT_CACHE") or Path(tempfile.gettempdir()) / "roster-client-cache")
-TIMEOUT_S = 600
+INSTALL_TIMEOUT_S = 600
+RUN_TIMEOUT_S = 180
 
 pytestmark = pytest.mark.clients
 
@@ -35,7 +36,7 @@ def run(server: Server, *command: str) -> None:
         "DD_BEARER_TOKEN": server.app_key,
     }
     done = subprocess.run(
-        command, env=os.environ | settings, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        command, env=os.environ | settings, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
 
@@ -65,7 +66,7 @@ def install_typescript() -> Path:
     for file in [*source.glob("*.mjs"), *source.glob("package*.json"), source / ".npmrc"]:
         shutil.copy(file, folder)
     if not stamp.is_file() or stamp.read_bytes() != lock:
-        subprocess.run(["npm", "ci"], cwd=folder, check=True, capture_output=True, timeout=TIMEOUT_S)
+        subprocess.run(["npm", "ci"], cwd=folder, check=True, capture_output=True, timeout=INSTALL_TIMEOUT_S)
         stamp.write_bytes(lock)
     return folder
 

@@ -158,7 +158,7 @@ def test_the_last_of_rows_with_one_key_wins_and_the_others_are_counted(world: Wo
 def test_a_file_that_does_not_fit_leaves_nothing(world: World, content: str, said: str) -> None:
     table = define()
     paths = [world.file(content)]
-    error = refused(lambda: world.tables.create_table(table, paths, "csv", int32_only=True))
+    error = refused(lambda: world.tables.create_table(table, paths, "csv", declared=True))
     assert said in error.message
     assert world.tables.list_tables() == []
     assert refused(lambda: world.tables.count_rows(table.id), Code.NOT_FOUND).message == "table not found"

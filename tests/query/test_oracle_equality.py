@@ -6,8 +6,8 @@ import os
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, note, settings
-from oracle import evaluate, same_rows
+from hypothesis import HealthCheck, given, note, reject, settings
+from oracle import TooManyRows, evaluate, same_rows
 from worlds import World, cases, is_ordered, load, relations_of
 
 from roster.query.dialect import DUCKDB
@@ -30,10 +30,13 @@ def connection() -> duckdb.DuckDBPyConnection:
 @given(case=cases())
 def test_every_plan_gives_the_rows_of_the_oracle(connection: duckdb.DuckDBPyConnection, case: tuple[World, Plan]) -> None:
     world, plan = case
+    try:
+        expected = evaluate(plan, world.tables)
+    except TooManyRows:
+        reject()
     load(connection, world, relations_of(plan))
     rendered = render(plan, DUCKDB)
     note(rendered.sql)
     note(str(rendered.parameters))
-    expected = evaluate(plan, world.tables)
     actual = connection.execute(rendered.sql, list(rendered.parameters)).fetchall()
     assert same_rows(expected, actual, is_ordered(plan)), (expected, actual)

@@ -76,9 +76,9 @@ def test_a_key_is_added_once(database: Database, twin: Key) -> None:
 
 def test_revoking_keeps_the_first_time(database: Database) -> None:
     database.add_key(KEY)
-    assert database.revoke_key("k1", 7)
-    assert database.revoke_key("k1", 8)
-    assert not database.revoke_key("k2", 9)
+    assert database.revoke_key("k1", who="ops", now_ms=7)
+    assert database.revoke_key("k1", who="ops", now_ms=8)
+    assert not database.revoke_key("k2", who="ops", now_ms=9)
     assert database.find_key(KEY.hash) == replace(KEY, revoked_ms=7)
     assert [(e.at_ms, e.action, e.target) for e in database.list_audit(10)] == [
         (7, "key.revoked", "k1"),
@@ -88,7 +88,7 @@ def test_revoking_keeps_the_first_time(database: Database) -> None:
 
 def test_no_secret_of_a_key_reaches_the_audit(database: Database) -> None:
     database.add_key(KEY)
-    database.revoke_key("k1", 7)
+    database.revoke_key("k1", who="ops", now_ms=7)
     assert KEY.hash not in repr(database.list_audit(10))
 
 

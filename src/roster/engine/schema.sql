@@ -105,10 +105,10 @@ CREATE TABLE IF NOT EXISTS accounts (
     "account_name_at" TIMESTAMP
 );
 
--- Each pair once: what session_count counts.
+-- Each pair of user and session once, as a 128-bit digest: what session_count counts.
 CREATE TABLE IF NOT EXISTS user_sessions (
     "user_id" VARCHAR,
-    "session_id" VARCHAR
+    "pair" UHUGEINT
 );
 
 -- Each pair once, with the times of its first and its latest event.

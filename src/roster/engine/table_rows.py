@@ -36,7 +36,7 @@ def _key(table: Table) -> tuple[int, Column]:
 
 
 def stage_file(
-    connection: duckdb.DuckDBPyConnection, table: Table, file: TextFile, rows: Path, *, int32_only: bool
+    connection: duckdb.DuckDBPyConnection, table: Table, file: TextFile, rows: Path, *, declared: bool
 ) -> Loaded:
     """Check a file and write its rows, typed and with the last of each key, to the Parquet file `rows`."""
     positions = match_headers(file.names, table.columns)
@@ -45,27 +45,34 @@ def stage_file(
     connection.execute(f"CREATE TEMP TABLE cells AS SELECT n{cells} FROM ({file.sql})", list(file.parameters))
     total = number(connection, "SELECT count(*) FROM temp.cells")
     file.check_count(total)
-    refuse_misfits(connection, table, file.place, int32_only=int32_only)
+    keyless = _leave_out_keyless(connection, table) if not declared else 0
+    refuse_misfits(connection, table, file.place, declared=declared)
     at, key = _key(table)
     id = key_text(key.type, f"t{at}")
     connection.execute(f"CREATE TEMP TABLE kept AS SELECT max(n) AS n FROM temp.cells GROUP BY {id}")
     kept = number(connection, "SELECT count(*) FROM temp.kept")
     values = "".join(f", {inward(c.type, f't{i}')} AS x{i}" for i, c in enumerate(table.columns))
-    choice = "WHERE n IN (SELECT n FROM temp.kept)" if kept < total else ""
+    choice = "WHERE n IN (SELECT n FROM temp.kept)" if kept < total - keyless else ""
     target = str(rows).replace("'", "''")
     connection.execute(
         f"COPY (SELECT n AS _row, {id} AS _id{values} FROM temp.cells {choice}) TO '{target}' (FORMAT parquet)"
     )
-    return Loaded(kept, total - kept)
+    return Loaded(kept, total - keyless - kept, keyless)
+
+
+def _leave_out_keyless(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
+    """Take the rows without a key out of `temp.cells`; how many there were."""
+    at, key = _key(table)
+    return number(connection, f"DELETE FROM temp.cells WHERE {key_text(key.type, f't{at}')} IS NULL")
 
 
 def refuse_misfits(
-    connection: duckdb.DuckDBPyConnection, table: Table, place: Callable[[int], str], *, int32_only: bool
+    connection: duckdb.DuckDBPyConnection, table: Table, place: Callable[[int], str], *, declared: bool
 ) -> None:
     """Error: INVALID for the first row of `temp.cells` without a key, or with a cell its column does not take."""
     at, key = _key(table)
     typed = [(i, c) for i, c in enumerate(table.columns) if c.type not in (Type.STRING, Type.ANY)]
-    tests = [misfit(c.type, f"t{i}", int32_only=int32_only) for i, c in typed]
+    tests = [misfit(c.type, f"t{i}", int32_only=declared) for i, c in typed]
     tests.append(f"{key_text(key.type, f't{at}')} IS NULL")
     checks = ", ".join(f"min(n) FILTER (WHERE {test})" for test in tests)
     found = connection.execute(f"SELECT {checks} FROM temp.cells").fetchone() or ()
@@ -77,7 +84,7 @@ def refuse_misfits(
         raise Error(Code.INVALID, f"{place(n)}: the primary key {key.name!r} is empty", hint="every row needs its key")
     i, column = typed[which]
     cell = connection.execute(f"SELECT left(t{i}, 80) FROM temp.cells WHERE n = ?", [n]).fetchone() or ("",)
-    kind = outward(column.type) if int32_only else column.type.value
+    kind = outward(column.type) if declared else column.type.value
     message = f"{place(n)}: column {column.name!r} is {kind} and does not take {cell[0]!r}"
     raise Error(Code.INVALID, message, hint="correct the cell, or declare the column as STRING")
 

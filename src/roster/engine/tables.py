@@ -76,19 +76,18 @@ class DuckTables:
         format: str,
         headers: Sequence[str] = (),
         *,
-        int32_only: bool = False,
+        declared: bool = False,
     ) -> Loaded:
         """Fill a table from a file in parts (none: an empty table); a table of that id is replaced whole.
 
-        `headers` name the columns of a CSV file whose first line does not. `int32_only` refuses integers
-        the API could not show as such. Errors: INVALID with line and column; nothing is changed then.
+        `headers`, `declared`: see the port. Errors: INVALID with line and column; nothing is changed then.
         """
         with self._load() as (connection, folder):
             rows = folder / "rows.parquet"
             loaded = Loaded(0, 0)
             if paths:
                 with open_file(connection, paths, format, headers, folder) as file:
-                    loaded = stage_file(connection, table, file, rows, int32_only=int32_only)
+                    loaded = stage_file(connection, table, file, rows, declared=declared)
             with self._duck.write() as writer:
                 self._replace(writer, table, rows if paths else None)
         return loaded
@@ -201,7 +200,7 @@ class DuckTables:
             self._widen(connection, table)
             hex = _hex(table.id)
             present = stage_rows(connection, table, rows)
-            refuse_misfits(connection, table, lambda n: f"/data/{n}", int32_only=False)
+            refuse_misfits(connection, table, lambda n: f"/data/{n}", declared=False)
             if not merge_rows(connection, table, f"rows_{hex}", present):
                 return
             version = self._begin_version(connection, table.id, now_ms)

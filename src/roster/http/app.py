@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request as WireRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from roster.base.errors import Code, Error
 from roster.http.auth import authenticate
@@ -29,7 +30,6 @@ from roster.ports import Cancel
 
 log = structlog.get_logger("roster.http")
 KEPT_HEADERS = ("if-match", "x-roster-reason", "dd-idempotency-key")
-VERBS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,11 @@ class Door:
         self.metrics = _metrics()
         self._heavy = CapacityLimiter(limits.queries_at_once)
         self._light = CapacityLimiter(limits.threads)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whatever no other route takes, in any verb."""
+        response = await self.answer(WireRequest(scope, receive))
+        await response(scope, receive, send)
 
     async def answer(self, wire: WireRequest) -> Response:
         """One request: route, read, run, tell."""
@@ -246,6 +251,7 @@ def build_app(context: Context, limits: DoorLimits, lifespan: Any = None) -> Sta
         Route("/openapi.json", openapi),
         Route("/health", health),
         Route("/metrics", metrics),
-        Route("/{path:path}", door.answer, methods=VERBS),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.router.default = door  # not a route: its pattern would not match a path that holds a line break
+    return app

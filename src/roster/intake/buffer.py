@@ -83,7 +83,7 @@ class EventLog:
             if self._bytes() > self._bytes_max:
                 self._queue.remove(mine)
                 self._queued -= len(mine.data)
-                hint = f"at most {self._bytes_max} bytes may wait (setting event_log_bytes_max); try again later"
+                hint = f"at most {self._bytes_max} bytes may wait (setting log_bytes_max); try again later"
                 raise Error(Code.BUSY, "too many events wait to be applied", hint=hint)
             while self._writing and not mine.done:
                 self._turn.wait()

@@ -31,7 +31,7 @@ def create_key(records: Records, kind: KeyKind, name: str) -> tuple[Key, str]:
 
 def revoke_key(records: Records, id: str) -> None:
     """End a key at once. Error: NOT_FOUND."""
-    if not records.store.revoke_key(id, records.clock.now_ms()):
+    if not records.store.revoke_key(id, who=LOCAL.id, now_ms=records.clock.now_ms()):
         raise Error(Code.NOT_FOUND, f"no live key has the id {id!r}", hint="`roster key list` shows the ids")
 
 

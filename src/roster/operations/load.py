@@ -12,7 +12,7 @@ from roster.operations.context import Context
 from roster.operations.keys import LOCAL
 from roster.operations.profiles import sources_of
 from roster.operations.reference_tables import add_table
-from roster.ports import Applied, Progress
+from roster.ports import Applied, Loaded, Progress
 from roster.query.plan import Project
 from roster.query.relations import profiles
 
@@ -39,7 +39,7 @@ def load_events(
     return context.events.load_file(path, format_of(path, format), columns, report)
 
 
-def load_table(context: Context, path: Path, name: str | None, key: str | None, format: str | None = None) -> Table:
+def load_table(context: Context, path: Path, name: str | None, key: str | None, format: str | None = None) -> tuple[Table, Loaded]:
     """Make a reference table of a file; types are the narrowest its values fit, the key its first column unless told."""
     if not path.is_file():
         raise Error(Code.NOT_FOUND, f"there is no file {path}")

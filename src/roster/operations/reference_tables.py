@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from roster.operations.bodies import decode
 from roster.operations.bodies_tables import CreateTableAttributes, CreateTableBody, DeleteRowsBody, UpsertRowsBody
 from roster.operations.context import Context, Reply, Request
 from roster.operations.uploads import parts_of
+from roster.ports import Loaded
 
 SORTS = {"updated_at": "updated_ms", "table_name": "name", "status": "status"}
 ROWS_LISTED_MAX = 10_000_000
@@ -54,7 +56,7 @@ def create_reference_table(context: Context, request: Request) -> Reply:
         raise Error(Code.INVALID, f"unknown upload {metadata.upload_id!r}", at=at, hint="create an upload first")
     paths = parts_of(context, upload)
     table = _declared(context, request, asked)
-    made = add_table(context, table, paths, "csv")
+    made, _ = add_table(context, table, paths, "csv", upload.headers, declared=True)
     shutil.rmtree(context.uploads / upload.id)
     return Reply({"data": shown_table(made)})
 
@@ -91,7 +93,15 @@ def _name(text: str) -> str:
         raise error.under("/data/attributes/table_name") from error
 
 
-def add_table(context: Context, table: Table, paths: list[Path], format: str) -> Table:
+def add_table(
+    context: Context,
+    table: Table,
+    paths: list[Path],
+    format: str,
+    headers: Sequence[str] = (),
+    *,
+    declared: bool = False,
+) -> tuple[Table, Loaded]:
     """Load the rows, then make the table known; a name that is taken leaves nothing behind."""
     held = context.store.list_tables()
     if len(held) >= context.limits.tables_max:
@@ -100,7 +110,7 @@ def add_table(context: Context, table: Table, paths: list[Path], format: str) ->
     if any(t.name == table.name for t in held):
         hint = "choose another name, or delete that table"
         raise Error(Code.INVALID, f"a table named {table.name!r} exists", at="/data/attributes/table_name", hint=hint)
-    loaded = context.tables.create_table(table, paths, format)
+    loaded = context.tables.create_table(table, paths, format, headers, declared=declared)
     made = replace(table, row_count=loaded.rows)
     try:
         context.store.add_table(made, who=table.created_by)
@@ -108,7 +118,7 @@ def add_table(context: Context, table: Table, paths: list[Path], format: str) ->
         context.tables.drop_table(table.id)
         raise
     context.sources_changed()
-    return made
+    return made, loaded
 
 
 def shown_table(table: Table) -> dict[str, Any]:

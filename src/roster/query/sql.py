@@ -10,7 +10,7 @@ from sqlglot import exp
 
 from roster.model.schema import Schema, Type
 from roster.query.dialect import Dialect, identifiers, table_name
-from roster.query.expr import Column, Expr, Literal, Scalar
+from roster.query.expr import Column, Expr, Literal, Scalar, columns_of
 from roster.query.plan import (
     Agg,
     Aggregate,
@@ -239,11 +239,12 @@ class _Rendering:
         assert_never(measure.agg)
 
     def _order(self, keys: tuple[SortKey, ...], block: _Block) -> list[exp.Expression]:
-        """Constant keys are left out: they order nothing."""
+        """Constant keys are left out: they order nothing, and DuckDB refuses them."""
+        items = [(self._expr(key.item, block), key.descending) for key in keys if columns_of(key.item)]
         return [
-            exp.Ordered(this=self._expr(key.item, block), desc=key.descending, nulls_first=False)
-            for key in keys
-            if not isinstance(key.item, Literal)
+            exp.Ordered(this=node, desc=descending, nulls_first=False)
+            for node, descending in items
+            if not isinstance(node, exp.Boolean)
         ]
 
     def _sort(self, input: Plan, keys: tuple[SortKey, ...]) -> _Block:

@@ -121,9 +121,9 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expression:
             return exp.or_(*(render_expr(i, scope) for i in items)) if items else exp.false()
         case Compare(op, left, right):
             return _COMPARE[op](this=_compared(left, scope), expression=_compared(right, scope))
+        case In(_, ()) | InBlocks(_, ()):
+            return exp.false()
         case In(item, options):
-            if not options:
-                return exp.false()
             return exp.In(this=_compared(item, scope), expressions=[_compared(o, scope) for o in options])
         case Like(item, pieces, fold):
             return _like(render_expr(item, scope), pieces, fold, scope)
@@ -232,8 +232,6 @@ def block_bounds(block: str) -> tuple[str, str]:
 
 
 def _in_blocks(item: exp.Expression, blocks: tuple[str, ...], scope: Scope) -> exp.Expression:
-    if not blocks:
-        return exp.false()
     address = call(scope.dialect.address, item)
     ranges = []
     for block in blocks:

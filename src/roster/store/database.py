@@ -90,7 +90,7 @@ class Database:
             rows = connection.execute(select(keys).order_by(keys.c.created_ms, keys.c.id)).mappings().all()
         return [key_of(row) for row in rows]
 
-    def revoke_key(self, id: str, now_ms: int) -> bool:
+    def revoke_key(self, id: str, *, who: str, now_ms: int) -> bool:
         """Whether there is such a key; one revoked before keeps its time."""
         with self._connections.write() as connection:
             row = connection.execute(select(keys).where(keys.c.id == id)).mappings().first()
@@ -99,7 +99,7 @@ class Database:
             if row["revoked_ms"] is None:
                 connection.execute(update(keys).where(keys.c.id == id).values(revoked_ms=now_ms))
                 detail = {"kind": row["kind"], "name": row["name"], "hint": row["hint"]}
-                _audit(connection, now_ms, "", "key.revoked", id, detail)  # the port does not say who
+                _audit(connection, now_ms, who, "key.revoked", id, detail)
             return True
 
     # mappings

@@ -1,0 +1,226 @@
+"""The comparison with the oracle has teeth: each fault planted in the SQL changes the rows of some random world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pytest
+import sqlglot
+from hypothesis import HealthCheck, Phase, given, settings
+from oracle import TooManyRows, evaluate, same_rows
+from sqlglot import exp
+from worlds import World, cases, is_ordered, load, relations_of
+
+from roster.query.dialect import DUCKDB
+from roster.query.plan import Plan
+from roster.query.sql import Rendered, render
+
+EXAMPLES = 1500
+FIXED = settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One random case with its statement, as text and as a tree, and the rows it should give."""
+
+    world: World
+    plan: Plan
+    rendered: Rendered
+    tree: exp.Expression
+    rows: list[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    found: list[Sample] = []
+
+    @FIXED
+    @given(case=cases())
+    def collect(case: tuple[World, Plan]) -> None:
+        world, plan = case
+        try:
+            rows = evaluate(plan, world.tables)
+        except TooManyRows:
+            return
+        rendered = render(plan, DUCKDB)
+        found.append(Sample(world, plan, rendered, sqlglot.parse_one(rendered.sql, dialect="duckdb"), rows))
+
+    collect()
+    return found
+
+
+@pytest.fixture(scope="module")
+def connection() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config={"threads": 1})
+    for statement in DUCKDB.setup:
+        connection.execute(statement)
+    return connection
+
+
+Change = Callable[[exp.Expression], exp.Expression]
+
+
+def swap(old: type[exp.Expression], new: type[exp.Expression]) -> Change:
+    return lambda node: new(**node.args) if type(node) is old else node
+
+
+def call_instead(old: str, new: str) -> Change:
+    """Another function, or with a type's name a plain TRY_CAST, in the place of one of ours."""
+
+    def change(node: exp.Expression) -> exp.Expression:
+        if not (isinstance(node, exp.Anonymous) and node.name == old):
+            return node
+        if new.isupper():
+            return exp.TryCast(this=node.expressions[0], to=exp.DataType.build(new, dialect="duckdb"))
+        return exp.Anonymous(this=new, expressions=node.expressions)
+
+    return change
+
+
+def only(kind: type[exp.Expression], change: Change) -> Change:
+    return lambda node: change(node) if type(node) is kind else node
+
+
+def put(**args: Any) -> Change:
+    """The node with some of its parts replaced."""
+
+    def change(node: exp.Expression) -> exp.Expression:
+        for name, value in args.items():
+            node.set(name, value)
+        return node
+
+    return change
+
+
+def inner_part(node: exp.Expression) -> exp.Expression:
+    part = node.this
+    assert isinstance(part, exp.Expression)
+    return part
+
+
+def plain_not(node: exp.Expression) -> exp.Expression:
+    if isinstance(node, exp.Not) and isinstance(node.this, exp.Is) and isinstance(node.this.expression, exp.Boolean):
+        return exp.Not(this=node.this.this)
+    return node
+
+
+def plus_one(node: exp.Expression) -> exp.Expression:
+    return exp.Limit(expression=exp.Add(this=node.expression, expression=exp.Literal.number(1)))
+
+
+def not_distinct(node: exp.Expression) -> exp.Expression:
+    if isinstance(node.this, exp.Distinct):
+        return exp.Count(this=node.this.expressions[0])
+    return node
+
+
+def join_becomes(old: str, new: str) -> Change:
+    def change(node: exp.Expression) -> exp.Expression:
+        if isinstance(node, exp.Join) and old in (node.kind, node.side):
+            node.set("side", "LEFT" if new == "LEFT" else None)
+            node.set("kind", None if new == "LEFT" else new)
+        return node
+
+    return change
+
+
+def without_on_null(node: exp.Expression) -> exp.Expression:
+    """Null keys match each other."""
+    on = node.args.get("on")
+    return node if on is None else put(on=on.transform(swap(exp.EQ, exp.NullSafeEQ)))(node)
+
+
+def null_key(node: exp.Expression) -> exp.Expression:
+    """Drops the IS NOT NULL guard of items inside an AnyOf and of entities."""
+    if isinstance(node, exp.Not) and isinstance(node.this, exp.Is) and isinstance(node.this.expression, exp.Null):
+        return exp.true()
+    return node
+
+
+def frame_end(node: exp.Expression) -> exp.Expression:
+    return put(end="CURRENT ROW", end_side=None)(node)
+
+
+FAULTS: dict[str, Change] = {
+    "<= as <": swap(exp.LTE, exp.LT),
+    ">= as >": swap(exp.GTE, exp.GT),
+    "< as <=": swap(exp.LT, exp.LTE),
+    "= as null-safe =": swap(exp.EQ, exp.NullSafeEQ),
+    "AND as OR": swap(exp.And, exp.Or),
+    "NOT e instead of e IS NOT TRUE": plain_not,
+    "nulls first": only(exp.Ordered, put(nulls_first=True)),
+    "descending lost": only(exp.Ordered, put(desc=False)),
+    "sort lost": only(exp.Select, put(order=None)),
+    "limit one more": only(exp.Limit, plus_one),
+    "limit lost": only(exp.Select, put(limit=None)),
+    "where lost": only(exp.Select, put(where=None)),
+    "group lost": only(exp.Select, put(group=None)),
+    "distinct lost": only(exp.Count, not_distinct),
+    "count of an item counts rows": only(exp.Count, lambda n: n if isinstance(n.this, exp.Distinct) else put(this=exp.Star())(n)),
+    "min as max": swap(exp.Min, exp.Max),
+    "sum as avg": swap(exp.Sum, exp.Avg),
+    "quantile not interpolated": swap(exp.PercentileCont, exp.PercentileDisc),
+    "union removes duplicates": only(exp.Union, put(distinct=True)),
+    "left join as inner": join_becomes("LEFT", "INNER"),
+    "inner join as left": join_becomes("INNER", "LEFT"),
+    "semi join as inner": join_becomes("SEMI", "INNER"),
+    "anti join as semi": join_becomes("ANTI", "SEMI"),
+    "semi join as anti": join_becomes("SEMI", "ANTI"),
+    "null keys join": only(exp.Join, without_on_null),
+    "fold ignored": only(exp.Lower, inner_part),
+    "escape ignored": only(exp.Escape, inner_part),
+    "prefix as substring": swap(exp.StartsWith, exp.Contains),
+    "suffix as substring": swap(exp.EndsWith, exp.Contains),
+    "blocks lose their last address": lambda n: put(high=n.args["low"].copy())(n) if isinstance(n, exp.Between) else n,
+    "is null inverted": only(exp.Is, lambda n: exp.Not(this=n)),
+    "partition lost": only(exp.Window, put(partition_by=None)),
+    "lag as lead": swap(exp.Lag, exp.Lead),
+    "a step may follow at the same place": only(exp.WindowSpec, frame_end),
+    "rows at the same place follow each other": only(exp.WindowSpec, put(kind="ROWS")),
+    "earliest start lost": call_instead("list_min", "list_max"),
+    "arrays not opened": only(exp.Case, lambda n: n.args["default"] if "len" in n.sql().lower() else n),
+    "nulls in arrays reached": null_key,
+    "nullif lost": only(exp.Nullif, inner_part),
+    "trim of spaces only": call_instead("roster_trim", "trim"),
+    "text to number by the engine": call_instead("roster_text_number", "DOUBLE"),
+    "text to integer by the engine": call_instead("roster_text_integer", "BIGINT"),
+    "text to boolean by the engine": call_instead("roster_text_boolean", "BOOLEAN"),
+    "text to time by the engine": call_instead("roster_text_timestamp", "TIMESTAMP"),
+    "number to integer by rounding": call_instead("roster_number_integer", "BIGINT"),
+    "number to text by the engine": call_instead("roster_number_text", "TEXT"),
+    "time to text by the engine": call_instead("roster_timestamp_text", "TEXT"),
+    "any to text by the engine": call_instead("roster_any_text", "TEXT"),
+    "any to number by the engine": call_instead("roster_any_number", "DOUBLE"),
+    "any to integer by the engine": call_instead("roster_any_integer", "BIGINT"),
+    "any to boolean by the engine": call_instead("roster_any_boolean", "BOOLEAN"),
+    "addresses compared as text": call_instead("roster_address", "lower"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_seen(name: str, samples: list[Sample], connection: duckdb.DuckDBPyConnection) -> None:
+    for sample in samples:
+        sql = sample.tree.transform(FAULTS[name]).sql(dialect="duckdb", pretty=True, normalize_functions=False)
+        if sql != sample.rendered.sql and differs(sample, sql, connection):
+            return
+    pytest.fail(f"{name}: the same rows in all {len(samples)} worlds")
+
+
+def differs(sample: Sample, sql: str, connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the faulty statement runs and gives other rows."""
+    load(connection, sample.world, relations_of(sample.plan))
+    try:
+        rows = connection.execute(sql, list(sample.rendered.parameters)).fetchall()
+    except duckdb.Error:
+        return False
+    return not same_rows(sample.rows, rows, is_ordered(sample.plan))
