@@ -52,6 +52,7 @@ def test_public_functions_have_docstrings() -> None:
     silent = [
         f"{name_of(path)}:{node.lineno} {node.name}"
         for path, tree in trees()
+        if "migrations" not in path.parts
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
@@ -123,7 +124,8 @@ def test_one_error_class() -> None:
     assert public == []
 
 
-def test_no_sql_is_put_together_from_text_outside_the_engine() -> None:
+def test_sql_is_spelled_only_where_a_database_is_owned() -> None:
     spelled = re.compile(r"f[\"'](SELECT|INSERT|UPDATE|DELETE|CREATE|DROP)\b")
-    elsewhere = [name_of(p) for p in FILES if "engine" not in p.parts and spelled.search(p.read_text())]
+    rooms = ("engine/", "store/", "query/dialect.py")
+    elsewhere = [name_of(p) for p in FILES if not name_of(p).startswith(rooms) and spelled.search(p.read_text())]
     assert elsewhere == []

@@ -60,20 +60,64 @@ RELATIONS = ("users", "events", "table:0b5c3a4e-9d1f-4a52-8f6e-1f2d3c4b5a69")
 NAMES = ("a", "A", "b", "Ab", 'q"; DROP TABLE users; --', "x y", "é", "É", "@tier", "select", "it's", "$1", "item1")
 START = datetime(2024, 1, 1)
 KEYS = ("k", "K", "a.b", "é")
-TEXTS = (
-    *("", " ", "a", "A", "b", "ab", "aB", "a%b", "a_b", "a\\b", "line\nend", "é", "É", "ß", "İ", "ΣΑΣ", "😀"),
-    *("\t a \u00a0", "'; DROP TABLE users; --", "$1", "%", "_", "\\", "null"),
-    *("1", " 2 ", "+3", "1.5", "-2.25", "1e2", "0x10", "1_000", "inf", "nan", "+-5", "5.", ".5"),
-    *("true", "No", " YES", "f"),
-    *("2024-01-01", "2024-01-01T10:00:00+02:00", "2024-01-01 08:00:00Z", "2024-01-01T08:00", "2023-02-29"),
-    *("10.0.0.1", "10.0.0.255", "192.168.1.300", "::1", "::ffff:10.0.0.1", "2001:db8::1", "2001:DB8:0:0:0:0:0:1", "1::2::3"),
+PLAIN_TEXTS = (
+    *("", " ", "a", "A", "b", "ab", "aB", "a%b", "a_b", "a\\b", "aab", "bab", "line\nend", "null"),
+    *("é", "É", "ß", "İ", "ΣΑΣ", "😀", "\t a \u00a0", "\u00a0\ta", "'; DROP TABLE users; --", "$1", "%", "_", "\\"),
 )
+NUMBER_TEXTS = (
+    *("1", " 2 ", "\t3\n", "+3", "1.5", "-2.25", "1e2", "1E-2", "0x10", "1_000", "inf", "nan", "+-5", "5.", ".5", "-0"),
+    *(
+        "12345678901234567890",
+        "9223372036854775807",
+        "9007199254740993",
+        "2.0",
+        "true",
+        "No",
+        " YES",
+        "f",
+        "0",
+        "on",
+        "1 2",
+    ),
+)
+TIME_TEXTS = (
+    *("2024-01-01", "2024-01-01T10:00:00+02:00", "2024-01-01 08:00:00Z", "2024-01-01T08:00", "2023-02-29", "2024-1-1"),
+    *(
+        "2024-01-01T24:00:00",
+        "2024-01-01T08:00:00.1234567-0330",
+        "0001-01-01T00:00:00+05:00",
+        "9999-12-31T23:59:59-01:00",
+    ),
+    *("0000-01-01", "2024-01-01T08:00:60", "2024-01-01Z", " 2024-01-01T08 ", "20240101", "2024-01-01T08:00:00.5+15:60"),
+)
+ADDRESS_TEXTS = (
+    *("10.0.0.0", "10.0.0.1", "10.0.0.255", "10.0.1.0", "10.0.0.01", "192.168.1.300", "1.2.3", "10.0.0.1 "),
+    *(
+        "::",
+        "::1",
+        "::ffff:10.0.0.1",
+        "::ffff:a00:1",
+        "2001:db8::1",
+        "2001:DB8:0:0:0:0:0:1",
+        "1::2::3",
+        "1:2:3:4:5:6:7::",
+    ),
+    *(
+        "::2:3:4:5:6:7:8",
+        "1:2:3:4:5:6:7:8:9",
+        "1:2:3:4:5:6:10.0.0.1",
+        "fe80::1%eth0",
+        ":::",
+        "::12345",
+        "1:2:3:4:5:6:7:",
+    ),
+)
+TEXTS = PLAIN_TEXTS + NUMBER_TEXTS + TIME_TEXTS + ADDRESS_TEXTS
 INTEGERS = (-2, -1, 0, 1, 2, 3, 10, 1704067200000, 1704153600000)
 NUMBERS = (-3.0, -0.5, 0.0, 0.5, 1.0, 2.25, 10.0, 123456.75, 1704067200000.0)
 BLOCKS = ("10.0.0.0/24", "10.0.0.1/32", "0.0.0.0/0", "::1/128", "2001:db8::/32", "::/0")
 WINDOWS_MS = (0, 1, 3_600_000, 7_200_000, 86_400_000)
 HOUR_MS = 3_600_000
-PATTERNS = st.lists(st.sampled_from(("a", "b", "B", "%", "_", "\\", "É", "end", Wild.ANY, Wild.ONE)), max_size=5)
 
 
 @dataclass(frozen=True)
@@ -104,6 +148,11 @@ def json_values() -> SearchStrategy[Any]:
     return nested | st.dictionaries(st.just("k"), nested, min_size=1)
 
 
+def known(values: SearchStrategy[Any]) -> SearchStrategy[Any]:
+    """Mostly a value, now and then null."""
+    return st.one_of([values] * 5 + [st.none()])
+
+
 VALUES: dict[Type, SearchStrategy[Any]] = {
     Type.STRING: texts(),
     Type.INTEGER: st.sampled_from(INTEGERS),
@@ -122,20 +171,32 @@ def worlds(draw: DrawFn) -> World:
     for relation in RELATIONS:
         names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique_by=str.lower))
         schema = tuple(SchemaColumn(name, draw(st.sampled_from(Type))) for name in names)
-        row = st.fixed_dictionaries({c.name: st.none() | VALUES[c.type] for c in schema})
-        rows = draw(st.lists(row, max_size=6))
+        row = st.fixed_dictionaries({c.name: known(VALUES[c.type]) for c in schema})
+        rows = draw(st.lists(row, min_size=draw(st.sampled_from([0, 3, 5])), max_size=7))
         repeated = draw(st.lists(st.sampled_from(rows), max_size=3)) if rows else []
         schemas[relation], tables[relation] = schema, rows + repeated
     return World(schemas, tables)
 
 
 def literals(type: Type) -> SearchStrategy[Expr]:
-    values = st.none() | VALUES[type]
+    values = VALUES[type]
     if type is Type.DATE:
-        values = st.none() | moments()
+        values = moments()
     if type is Type.ANY:
-        values = st.none() | texts() | st.sampled_from(INTEGERS) | st.booleans()
-    return values.map(lambda value: Literal(value, type))
+        values = texts() | st.sampled_from(INTEGERS) | st.booleans()
+    return known(values).map(lambda value: Literal(value, type))
+
+
+@st.composite
+def patterns(draw: DrawFn) -> tuple[str | Wild, ...]:
+    """A known text with some of its characters made wild, cut or in the other case."""
+    pieces: list[str | Wild] = []
+    for character in draw(st.sampled_from(PLAIN_TEXTS)):
+        change = draw(st.integers(0, 9))
+        wild = {0: [Wild.ANY], 1: [Wild.ONE], 2: [], 3: [character.swapcase()], 4: [Wild.ANY, character]}
+        pieces += wild.get(change, [character])
+    before, after = draw(st.sampled_from([[], [Wild.ANY]])), draw(st.sampled_from([[], [Wild.ANY]]))
+    return joined([*before, *pieces, *after])
 
 
 @st.composite
@@ -153,7 +214,9 @@ def exprs(draw: DrawFn, schema: Schema, type: Type, depth: int = 2, inside: bool
     def inner(kind: Type) -> SearchStrategy[Expr]:
         return exprs(schema, kind, depth - 1, inside)
 
-    casts = st.sampled_from([t for t in Type if t is not type]).flatmap(inner).map(lambda e: Cast(e, type))
+    present = sorted({c.type for c in schema} - {type}) or [Type.STRING]
+    others = st.sampled_from(present) | st.sampled_from([t for t in Type if t is not type])
+    casts = others.flatmap(inner).map(lambda e: Cast(e, type))
     match type:
         case Type.STRING:
             fn = st.sampled_from([Fn.LOWER, Fn.TRIM, Fn.NULL_IF_EMPTY])
@@ -188,7 +251,7 @@ def predicates(draw: DrawFn, schema: Schema, depth: int = 2, inside: bool = Fals
     strategies: list[SearchStrategy[Expr]] = [
         st.builds(Compare, ops, item(type), item(type) | literals(type)),
         st.builds(In, item(type), options),
-        st.builds(Like, item(Type.STRING), PATTERNS.map(joined), st.booleans()),
+        st.builds(Like, item(Type.STRING), patterns(), st.booleans()),
         st.builds(InBlocks, item(Type.STRING), blocks),
         st.builds(IsNull, st.sampled_from(Type).flatmap(item)),
         st.builds(Not, again),
@@ -376,10 +439,49 @@ def plans(draw: DrawFn, world: World, depth: int = 3) -> Plan:
             return draw(fills(input))
 
 
+TOPICS: dict[str, tuple[Type, SearchStrategy[Any]]] = {
+    "text": (Type.STRING, st.sampled_from(PLAIN_TEXTS)),
+    "number": (Type.STRING, st.sampled_from(NUMBER_TEXTS)),
+    "time": (Type.STRING, st.sampled_from(TIME_TEXTS)),
+    "address": (Type.STRING, st.sampled_from(ADDRESS_TEXTS)),
+    **{f"any {type}": (type, VALUES[type]) for type in Type},
+}
+
+
+@st.composite
+def focused(draw: DrawFn) -> tuple[World, Plan]:
+    """Many values of one kind, and expressions that are about that kind."""
+    topic = draw(st.sampled_from(sorted(TOPICS)))
+    type, values = TOPICS[topic]
+    schema = (SchemaColumn("v", type), SchemaColumn("n", Type.INTEGER))
+    column = Column("v", type)
+    rows = [{"v": v, "n": n} for n, v in enumerate(draw(st.lists(known(values), min_size=8, max_size=16)))]
+    about: list[SearchStrategy[Expr]] = [st.sampled_from(Type).map(lambda t: Cast(column, t)), predicates(schema)]
+    if topic == "address":
+        blocks = st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=2).map(tuple)
+        about = [blocks.map(lambda b: InBlocks(column, b))]
+    elif topic == "text":
+        calls = st.sampled_from([Fn.LOWER, Fn.TRIM, Fn.NULL_IF_EMPTY]).map(lambda fn: Call(fn, (column,)))
+        about += [calls, st.builds(Like, st.just(column), patterns(), st.booleans())]
+    elif type is Type.ANY:
+        keys = st.lists(st.sampled_from(KEYS[:1] * 4 + KEYS), max_size=2).map(tuple)
+        about += [st.builds(AnyOf, st.just(column), keys, predicates((), 1, inside=True))]
+        about += [st.sampled_from(Type).map(lambda t: Cast(Get(column, "k"), t))]
+    chosen = draw(st.lists(st.one_of(about), min_size=1, max_size=4))
+    named = tuple((f"c{n}", expr) for n, expr in enumerate(chosen))
+    world = World({"events": schema}, {"events": rows})
+    return world, Project(Read("events", schema), (("n", Column("n", Type.INTEGER)), *named))
+
+
 @st.composite
 def cases(draw: DrawFn) -> tuple[World, Plan]:
+    kind = draw(st.integers(0, 9))
+    if kind < 3:
+        return draw(focused())
     world = draw(worlds())
-    return world, draw(plans(world))
+    if kind == 3:
+        return world, draw(sequences(draw(leaves(world))))
+    return world, draw(plans(world, draw(st.sampled_from([1, 2, 3]))))
 
 
 def is_ordered(plan: Plan) -> bool:

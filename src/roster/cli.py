@@ -218,23 +218,27 @@ QUERIES = {
 }
 
 
-def _add_queries(app: App, wiring: Wiring, out: Console) -> None:
-    def ask(entity: str, search: str, columns: list[str] | None, limit: int, sort: str | None, explain: bool) -> Any:
-        if entity not in QUERIES:
-            raise Error(Code.INVALID, f"unknown entity {entity!r}", hint=f"allowed: {', '.join(QUERIES)}")
-        function, type = QUERIES[entity]
-        attributes: dict[str, Any] = {"query": search, "limit": limit}
-        if columns:
-            attributes["select_columns"] = columns
-        if sort:
-            attributes["sort"] = {"field": sort.removeprefix("-"), "order": "desc" if sort.startswith("-") else "asc"}
-        body = json.dumps({"data": {"type": type, "attributes": attributes}}).encode()
-        with wiring.open_product() as context:
-            reply = function(context, Request(LOCAL, body, query={"explain": [str(explain).lower()]}))
-        for warning in reply.body.get("meta", {}).get("warnings", []):
-            Console(stderr=True).print(f"[yellow]warning[/yellow]: {warning}", highlight=False, soft_wrap=True)
-        return reply.body["data"]["attributes"]
+def _ask(
+    wiring: Wiring, entity: str, search: str, columns: list[str] | None, limit: int, sort: str | None, explain: bool
+) -> Any:
+    """The attributes of an answer; warnings go to standard error."""
+    if entity not in QUERIES:
+        raise Error(Code.INVALID, f"unknown entity {entity!r}", hint=f"allowed: {', '.join(QUERIES)}")
+    function, type = QUERIES[entity]
+    attributes: dict[str, Any] = {"query": search, "limit": limit}
+    if columns:
+        attributes["select_columns"] = columns
+    if sort:
+        attributes["sort"] = {"field": sort.removeprefix("-"), "order": "desc" if sort.startswith("-") else "asc"}
+    body = json.dumps({"data": {"type": type, "attributes": attributes}}).encode()
+    with wiring.open_product() as context:
+        reply = function(context, Request(LOCAL, body, query={"explain": [str(explain).lower()]}))
+    for warning in reply.body.get("meta", {}).get("warnings", []):
+        Console(stderr=True).print(f"[yellow]warning[/yellow]: {warning}", highlight=False, soft_wrap=True)
+    return reply.body["data"]["attributes"]
 
+
+def _add_queries(app: App, wiring: Wiring, out: Console) -> None:
     @app.command
     def query(
         entity: str,
@@ -263,7 +267,7 @@ def _add_queries(app: App, wiring: Wiring, out: Console) -> None:
         as_json
             The answer as JSON.
         """
-        found = ask(entity, search, columns, limit, sort, explain=False)
+        found = _ask(wiring, entity, search, columns, limit, sort, explain=False)
         if as_json:
             json.dump(found, sys.stdout, ensure_ascii=False, indent=2)
             print()
@@ -278,7 +282,7 @@ def _add_queries(app: App, wiring: Wiring, out: Console) -> None:
     @app.command
     def explain(entity: str, search: str = "", /, *, sort: str | None = None) -> None:
         """Show what a query would do: its plan, what the engine makes of it, the SQL, the engine's own plan."""
-        for step in ask(entity, search, None, 20, sort, explain=True)["queries"]:
+        for step in _ask(wiring, entity, search, None, 20, sort, explain=True)["queries"]:
             for field in EXPLAIN_FIELDS:
                 out.rule(field, align="left")
                 out.print(step[field], highlight=False, markup=False, soft_wrap=True)

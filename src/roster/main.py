@@ -23,10 +23,10 @@ from roster.engine.enriched import Enriched
 from roster.engine.events import DuckEvents
 from roster.engine.tables import DuckTables
 from roster.intake.buffer import Applier, EventLog
+from roster.model.access import KeyKind
 from roster.operations.context import Context, Limits, Records
 from roster.operations.keys import create_key
 from roster.operations.load import load_events, load_table, materialise_profiles, remove_orphans
-from roster.model.access import KeyKind
 from roster.settings import Settings
 from roster.store.database import Database
 from roster.store.secret import load_or_create_secret

@@ -56,9 +56,7 @@ class Kept:
         self.tables.create_table(CRM, [], "csv")
         fields = (Field("tier", "tier", Type.STRING), Field("ltv", "ltv", Type.NUMBER))
         request = CreateRequest("crm", "ref_table", "email", "email", fields)
-        self.mapping: Mapping = create(
-            empty(Entity.USERS), request, who="t", now_ms=0, source_columns=CRM.columns
-        )
+        self.mapping: Mapping = create(empty(Entity.USERS), request, who="t", now_ms=0, source_columns=CRM.columns)
         self.relation: Project = profiles(self.mapping, {"crm": CRM})
 
     def build(self) -> None:
@@ -69,7 +67,12 @@ class Kept:
         self.segment += 1
         path = self.folder / f"{self.segment}.ndjson"
         lines = [
-            {"k": f"{self.segment}-{n}", "time": 1_700_000_000_000 + self.segment * 1000 + n, "type": "view", "user_id": id}
+            {
+                "k": f"{self.segment}-{n}",
+                "time": 1_700_000_000_000 + self.segment * 1000 + n,
+                "type": "view",
+                "user_id": id,
+            }
             | ({"user_email": email} if email is not None else {})
             for n, (id, email) in enumerate(users)
         ]
@@ -154,7 +157,9 @@ STEPS = st.lists(
 
 @settings(max_examples=25)
 @given(STEPS)
-def test_no_order_of_changes_makes_it_wrong(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]) -> None:
+def test_no_order_of_changes_makes_it_wrong(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]
+) -> None:
     world = Kept(tmp_path_factory.mktemp("enriched"))
     try:
         for name, *arguments in steps:

@@ -45,8 +45,10 @@ def facet(world: World, request: FacetRequest) -> Facet:
     counted: Plan = Aggregate(present, (("raw", item),), (Measure("count", Agg.COUNT),))
     named = Project(
         counted,
-        (("value", Column("raw", type) if type is Type.STRING else Cast(Column("raw", type), Type.STRING)),
-         ("count", Column("count", Type.INTEGER))),
+        (
+            ("value", Column("raw", type) if type is Type.STRING else Cast(Column("raw", type), Type.STRING)),
+            ("count", Column("count", Type.INTEGER)),
+        ),
     )
     kept = where(named, conjunction(contains(text, wildcards(request.term)))) if request.term else named
     order = (SortKey(Column("count", Type.INTEGER), descending=True), SortKey(text))

@@ -109,7 +109,9 @@ class Enriched:
 
     def drop_source(self, connection: duckdb.DuckDBPyConnection, table_id: str) -> None:
         """Drop what was built from a table that changes, inside the caller's transaction."""
-        found = connection.execute("SELECT DISTINCT entity FROM enriched_source WHERE relation = ?", [f"table:{table_id}"])
+        found = connection.execute(
+            "SELECT DISTINCT entity FROM enriched_source WHERE relation = ?", [f"table:{table_id}"]
+        )
         for (entity,) in found.fetchall():
             self._drop(connection, Entity(entity))
 
@@ -152,7 +154,9 @@ def _narrow(plan: Plan, entity: Entity, few: Plan) -> Plan:
     match plan:
         case Project(Join(left, Filter(Window() as window, rank), "left", on) as join, columns):
             profile_keys = Project(few, tuple((c.name, Column(c.name, c.type)) for c in profile_schema(entity)))
-            kept = replace(window, input=Join(window.input, profile_keys, "semi", tuple((r, l) for l, r in on)))
+            kept = replace(
+                window, input=Join(window.input, profile_keys, "semi", tuple((theirs, ours) for ours, theirs in on))
+            )
             return Project(replace(join, left=_narrow(left, entity, few), right=Filter(kept, rank)), columns)
         case Read():
             return few

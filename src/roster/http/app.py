@@ -88,7 +88,7 @@ class Door:
             if found is None:
                 raise self._unknown(wire.method, raw_path)
             response = await self._run(wire, *found)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the last place: it is told by id and logged with its trace
             shape = found[0].shape if found else shape_of(wire.url.path)
             response = _failed(error, shape, self._context.clock.new_id())
         seconds = time.perf_counter() - started_s
@@ -108,7 +108,8 @@ class Door:
             raise Error(Code.UNSUPPORTED, f"{binding.name} is not served yet", hint="/openapi.json lists what is")
         operation = binding.operation
         caller, headers = await self._in_thread(
-            self._light, lambda: self._admit(authenticate(self._context.records, wire.headers, operation.right), binding)
+            self._light,
+            lambda: self._admit(authenticate(self._context.records, wire.headers, operation.right), binding),
         )
         try:
             body = await _read_body(wire, self._limits.body_bytes[operation.body_limit], operation.body_limit)
@@ -195,7 +196,10 @@ async def _read_body(wire: WireRequest, bytes_max: int, setting: str) -> bytes:
             return _unpack(body, bytes_max, too_large)
         case other:
             raise Error(
-                Code.INVALID, f"unknown content encoding {other!r}", at="header Content-Encoding", hint="gzip or deflate"
+                Code.INVALID,
+                f"unknown content encoding {other!r}",
+                at="header Content-Encoding",
+                hint="gzip or deflate",
             )
 
 
@@ -225,7 +229,7 @@ async def _run_watched(wire: WireRequest, cancel: Cancel, work: Callable[[], Awa
         tasks.start_soon(watch)
         try:
             outcome = await work()
-        except Exception as error:  # raised again below: a task group would wrap it in a group
+        except Exception as error:  # noqa: BLE001 - raised again below: a task group would wrap it in a group
             outcome = error
         tasks.cancel_scope.cancel()
     if isinstance(outcome, Exception):

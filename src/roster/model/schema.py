@@ -123,7 +123,9 @@ def _tracked() -> tuple[Tracked, ...]:
         "browser_name": "browser_name",
         "browser_version": "browser_version",
     }
-    pairs = [Tracked(f"{side}_{id}", column, side == "first") for id, column in both.items() for side in ("first", "last")]
+    pairs = [
+        Tracked(f"{side}_{id}", column, side == "first") for id, column in both.items() for side in ("first", "last")
+    ]
     latest = [Tracked(id, id, earliest=False) for id in ("user_email", "user_name", "account_id")]
     return (*latest, *pairs)
 
@@ -136,7 +138,9 @@ TRACKED = {Entity.USERS: USER_TRACKED, Entity.ACCOUNTS: ACCOUNT_TRACKED}
 def _first_last(stem: str, label: str, group: str, meaning: str) -> tuple[Builtin, Builtin]:
     return (
         Builtin(f"first_{stem}", f"First {label}", Type.STRING, f"{meaning} of the user's first event", (group,)),
-        Builtin(f"last_{stem}", f"Last {label}", Type.STRING, f"{meaning} of the user's latest event that has one", (group,)),
+        Builtin(
+            f"last_{stem}", f"Last {label}", Type.STRING, f"{meaning} of the user's latest event that has one", (group,)
+        ),
     )
 
 
@@ -144,7 +148,9 @@ USER_BUILTINS: tuple[Builtin, ...] = (
     Builtin("user_id", "User ID", Type.STRING, "Identifies the user (usr.id)", ("User",)),
     Builtin("user_email", "User Email", Type.STRING, "Latest e-mail address (usr.email)", ("User",)),
     Builtin("user_name", "User Name", Type.STRING, "Latest name (usr.name)", ("User",)),
-    Builtin("account_id", "Account ID", Type.STRING, "Current account: the one of the latest event (account.id)", ("User",)),
+    Builtin(
+        "account_id", "Account ID", Type.STRING, "Current account: the one of the latest event (account.id)", ("User",)
+    ),
     Builtin("first_seen", "First Seen", Type.TIMESTAMP, "Time of the user's first event"),
     Builtin("last_seen", "Last Seen", Type.TIMESTAMP, "Time of the user's latest event"),
     *_first_last("application_id", "Application ID", "Application", "Application"),

@@ -16,7 +16,15 @@ from roster.ports import Applied, Loaded, Progress
 from roster.query.plan import Project
 from roster.query.relations import profiles
 
-FORMATS = {".csv": "csv", ".tsv": "csv", ".gz": "", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson", ".parquet": "parquet"}
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".gz": "",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "ndjson",
+    ".parquet": "parquet",
+}
 
 
 def format_of(path: Path, format: str | None) -> str:
@@ -39,8 +47,10 @@ def load_events(
     return context.events.load_file(path, format_of(path, format), columns, report)
 
 
-def load_table(context: Context, path: Path, name: str | None, key: str | None, format: str | None = None) -> tuple[Table, Loaded]:
-    """Make a reference table of a file; types are the narrowest its values fit, the key its first column unless told."""
+def load_table(
+    context: Context, path: Path, name: str | None, key: str | None, format: str | None = None
+) -> tuple[Table, Loaded]:
+    """Make a reference table of a file: the narrowest types its values fit, its first column the key unless told."""
     if not path.is_file():
         raise Error(Code.NOT_FOUND, f"there is no file {path}")
     kind = format_of(path, format)

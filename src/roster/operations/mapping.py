@@ -92,7 +92,12 @@ def delete_connection(context: Context, request: Request) -> Reply:
     """Take a connection and its fields out of the mapping; its source stays."""
     id = request.path["id"]
     return _commit(
-        context, request, entity_of(request), lambda mapping: delete(mapping, id), context.clock.now_ms(), {"delete": id}
+        context,
+        request,
+        entity_of(request),
+        lambda mapping: delete(mapping, id),
+        context.clock.now_ms(),
+        {"delete": id},
     )
 
 
@@ -184,9 +189,7 @@ def list_connections(context: Context, request: Request) -> Reply:
 def _shown_connection(mapping: Mapping, connection: Connection, held: bool, context: Context) -> dict[str, Any]:
     now_ms = context.clock.now_ms()
     live = [
-        a
-        for a in mapping.aliases
-        if a.connection_id == connection.id and now_ms < a.at_ms + context.limits.alias_ms()
+        a for a in mapping.aliases if a.connection_id == connection.id and now_ms < a.at_ms + context.limits.alias_ms()
     ]
     state = {"roster_state": "ok"} if held else {"roster_state": "waiting", "roster_waits_for": _waits_for(connection)}
     aliases = {"roster_aliases": ", ".join(f"{a.old_id} -> {a.new_id}" for a in live)} if live else {}

@@ -178,9 +178,7 @@ class Call:
     args: tuple[Expr, ...]
 
 
-Expr = (
-    Column | Literal | Get | Item | AnyOf | Not | And | Or | Compare | In | Like | InBlocks | IsNull | Cast | Call
-)
+Expr = Column | Literal | Get | Item | AnyOf | Not | And | Or | Compare | In | Like | InBlocks | IsNull | Cast | Call
 
 TRUE = And(())
 FALSE = Or(())
@@ -214,7 +212,9 @@ def columns_of(expr: Expr) -> frozenset[str]:
             return columns_of(left) | columns_of(right)
         case AnyOf(source, _, where):
             return columns_of(source) | columns_of(where)
-        case Get(item, _) | Cast(item, _) | In(item, _) | Like(item, _, _) | InBlocks(item, _) | Not(item) | IsNull(item):
+        case (
+            Get(item, _) | Cast(item, _) | In(item, _) | Like(item, _, _) | InBlocks(item, _) | Not(item) | IsNull(item)
+        ):
             return columns_of(item)
 
 

@@ -60,7 +60,7 @@ def _line(plan: Plan) -> str:
         case Project(_, columns):
             return f"Project [{_names([name for name, _ in columns])}]"
         case Join(_, _, kind, on):
-            return f"Join {kind} on " + " and ".join(f"{describe(l)} = {describe(r)}" for l, r in on)
+            return f"Join {kind} on " + " and ".join(f"{describe(left)} = {describe(right)}" for left, right in on)
         case Aggregate(_, keys, measures):
             wanted = [f"{m.agg}({describe(m.item) if m.item is not None else '*'})" for m in measures]
             return f"Aggregate [{_names(wanted)}] by [{_names([name for name, _ in keys])}]"

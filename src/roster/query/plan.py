@@ -176,9 +176,7 @@ class FillTime:
     step_ms: int
 
 
-Plan = (
-    Read | Values | Filter | Project | Join | Aggregate | Window | Union | Sort | Limit | MatchSteps | FillTime
-)
+Plan = Read | Values | Filter | Project | Join | Aggregate | Window | Union | Sort | Limit | MatchSteps | FillTime
 
 _RANK_TYPE = {Rank.ROW_NUMBER: Type.INTEGER}
 

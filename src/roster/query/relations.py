@@ -115,7 +115,9 @@ def enrich(plan: Plan, entity: Entity, connection: Connection, table: Table) -> 
     keyed = Filter(Project(stored, named), Not(IsNull(key)))
     ranked = Window(keyed, rank.name, Rank.ROW_NUMBER, None, (key,), (SortKey(row, descending=True),))
     matched = Filter(ranked, Compare("=", rank, Literal(1, Type.INTEGER)))
-    joined = Join(plan, matched, "left", ((normalise_key(Column(attribute.name, attribute.type), attribute.name), key),))
+    joined = Join(
+        plan, matched, "left", ((normalise_key(Column(attribute.name, attribute.type), attribute.name), key),)
+    )
     kept = [c for c in schema_of(joined) if not c.name.startswith(f"{prefix}#")]
     return Project(joined, tuple((c.name, Column(c.name, c.type)) for c in kept))
 

@@ -115,9 +115,9 @@ def _keep_join(join: Join, needed: frozenset[str]) -> Plan:
     left_names = {c.name for c in schema_of(join.left)}
     if join.kind == "left" and needed <= left_names and unique_on(join.right, tuple(r for _, r in join.on)):
         return _keep(join.left, needed)
-    left = _keep(join.left, (needed & left_names) | _reads(*(l for l, _ in join.on)))
+    left = _keep(join.left, (needed & left_names) | _reads(*(ours for ours, _ in join.on)))
     right_needed = frozenset[str]() if join.kind in ("semi", "anti") else needed - left_names
-    return replace(join, left=left, right=_keep(join.right, right_needed | _reads(*(r for _, r in join.on))))
+    return replace(join, left=left, right=_keep(join.right, right_needed | _reads(*(theirs for _, theirs in join.on))))
 
 
 def unique_on(plan: Plan, key: tuple[Expr, ...]) -> bool:
