@@ -189,13 +189,16 @@ def literals(type: Type) -> SearchStrategy[Expr]:
 
 @st.composite
 def patterns(draw: DrawFn) -> tuple[str | Wild, ...]:
-    """A known text with some of its characters made wild, cut or in the other case."""
-    pieces: list[str | Wild] = []
-    for character in draw(st.sampled_from(PLAIN_TEXTS)):
-        change = draw(st.integers(0, 9))
-        wild = {0: [Wild.ANY], 1: [Wild.ONE], 2: [], 3: [character.swapcase()], 4: [Wild.ANY, character]}
-        pieces += wild.get(change, [character])
+    """Part of a known text between wildcards, or a known text with some characters made wild or changed."""
+    text = draw(st.sampled_from(PLAIN_TEXTS))
     before, after = draw(st.sampled_from([[], [Wild.ANY]])), draw(st.sampled_from([[], [Wild.ANY]]))
+    if draw(st.booleans()):
+        start, end = sorted(draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+        return joined([*before, text[start:end], *after])
+    pieces: list[str | Wild] = []
+    for character in text:
+        wild = {0: [Wild.ANY], 1: [Wild.ONE], 2: [], 3: [character.swapcase()], 4: [Wild.ANY, character]}
+        pieces += wild.get(draw(st.integers(0, 9)), [character])
     return joined([*before, *pieces, *after])
 
 
@@ -243,7 +246,7 @@ def predicates(draw: DrawFn, schema: Schema, depth: int = 2, inside: bool = Fals
     def item(kind: Type) -> SearchStrategy[Expr]:
         return exprs(schema, kind, depth - 1, inside)
 
-    options = st.lists(literals(type), max_size=3).map(tuple)
+    options = st.lists(literals(type), max_size=8).map(tuple)
     blocks = st.lists(st.sampled_from(BLOCKS), max_size=2).map(tuple)
     ops = st.sampled_from(["=", "<", "<=", ">", ">="])
     some = st.lists(again, max_size=3).map(tuple)
@@ -312,7 +315,7 @@ def measures(draw: DrawFn, name: str, schema: Schema) -> Measure:
         return Measure(name, agg, item)
     any_type = agg in (Agg.DISTINCT, Agg.MIN, Agg.MAX)
     type = draw(st.sampled_from([t for t in Type if t is not Type.ANY and (any_type or t in NUMERIC)]))
-    quantile = draw(st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0])) if agg is Agg.QUANTILE else None
+    quantile = draw(st.sampled_from([0.0, 0.25, 0.5, 0.5, 0.9, 1.0])) if agg is Agg.QUANTILE else None
     return Measure(name, agg, draw(exprs(schema, type, 1)), quantile)
 
 
@@ -358,9 +361,9 @@ def sequences(draw: DrawFn, input: Plan) -> Plan:
     if draw(st.booleans()):
         made = ("user", Type.STRING), ("time", Type.TIMESTAMP), ("tie", Type.INTEGER), ("kind", Type.STRING)
         schema = tuple(SchemaColumn(name, type) for name, type in made)
-        hours = st.integers(0, 4).map(lambda h: START + timedelta(hours=h))
-        row = st.tuples(st.sampled_from("uv"), st.none() | hours, st.sampled_from([None, 1, 2]), st.sampled_from("abc"))
-        input = Values(schema, tuple(draw(st.lists(row, max_size=14))))
+        hours = st.integers(0, 3).map(lambda h: START + timedelta(hours=h))
+        row = st.tuples(st.sampled_from("uv"), known(hours), st.sampled_from([None, 1, 1, 2]), st.sampled_from("abc"))
+        input = Values(schema, tuple(draw(st.lists(row, min_size=draw(st.sampled_from([0, 6, 10])), max_size=14))))
         entity, time, tie, kind = (Column(name, type) for name, type in made)
         step = st.sets(st.sampled_from("abc"), min_size=1, max_size=2)
         steps = draw(st.lists(step, min_size=1, max_size=4))
@@ -451,7 +454,7 @@ TOPICS: dict[str, tuple[Type, SearchStrategy[Any]]] = {
 @st.composite
 def focused(draw: DrawFn) -> tuple[World, Plan]:
     """Many values of one kind, and expressions that are about that kind."""
-    topic = draw(st.sampled_from(sorted(TOPICS)))
+    topic = draw(st.sampled_from(["text", "number", "time", "address", "any any", "any any", *sorted(TOPICS)]))
     type, values = TOPICS[topic]
     schema = (SchemaColumn("v", type), SchemaColumn("n", Type.INTEGER))
     column = Column("v", type)
@@ -461,25 +464,28 @@ def focused(draw: DrawFn) -> tuple[World, Plan]:
         blocks = st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=2).map(tuple)
         about = [blocks.map(lambda b: InBlocks(column, b))]
     elif topic == "text":
+        like = st.builds(Like, st.just(column), patterns(), st.booleans())
         calls = st.sampled_from([Fn.LOWER, Fn.TRIM, Fn.NULL_IF_EMPTY]).map(lambda fn: Call(fn, (column,)))
-        about += [calls, st.builds(Like, st.just(column), patterns(), st.booleans())]
+        about = [calls, predicates(schema), *[like] * 3]
     elif type is Type.ANY:
         keys = st.lists(st.sampled_from(KEYS[:1] * 4 + KEYS), max_size=2).map(tuple)
         about += [st.builds(AnyOf, st.just(column), keys, predicates((), 1, inside=True))]
-        about += [st.sampled_from(Type).map(lambda t: Cast(Get(column, "k"), t))]
+        about += [st.sampled_from(Type).map(lambda t: Cast(Get(column, "k"), t))] * 2
+    world = World({"events": schema}, {"events": rows})
+    if type in NUMERIC and draw(st.booleans()):
+        return world, draw(aggregates(Read("events", schema)))
     chosen = draw(st.lists(st.one_of(about), min_size=1, max_size=4))
     named = tuple((f"c{n}", expr) for n, expr in enumerate(chosen))
-    world = World({"events": schema}, {"events": rows})
     return world, Project(Read("events", schema), (("n", Column("n", Type.INTEGER)), *named))
 
 
 @st.composite
 def cases(draw: DrawFn) -> tuple[World, Plan]:
     kind = draw(st.integers(0, 9))
-    if kind < 3:
+    if kind < 4:
         return draw(focused())
     world = draw(worlds())
-    if kind == 3:
+    if kind == 4:
         return world, draw(sequences(draw(leaves(world))))
     return world, draw(plans(world, draw(st.sampled_from([1, 2, 3]))))
 

@@ -28,9 +28,9 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def connection(busy: Server, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The id of a connection of the test's own."""
-    id = f"c.{request.node.name}"
+def connection(busy: Server) -> Iterator[str]:
+    """The id of a connection for one test."""
+    id = "edited"
     attributes = {"type": "ref_table", "join_type": "user_id", "join_attribute": "user_id"}
     body = {"data": {"type": "connection_id", "id": id, "attributes": attributes}}
     assert busy.ask("POST", CONNECTION, body).status == 201

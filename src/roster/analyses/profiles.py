@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from roster.analyses.scopes import World, event_scope, profile_scope, resolve_at
 from roster.base.time import Range, instant
-from roster.model.mapping import attributes
 from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
 from roster.query.expr import Column, Compare, Expr, Literal, Or, conjunction
 from roster.query.plan import Agg, Aggregate, Join, Limit, Measure, Named, Plan, Project, Sort, SortKey
-from roster.query.relations import events, profiles, where
+from roster.query.relations import events, where
 from roster.query.resolve import contains, unknown_name, wildcards
 
 SORT_DEFAULT = "last_seen"
@@ -52,7 +51,7 @@ def page(world: World, request: PageRequest) -> Page:
     plan, warnings = selected(world, request.selection)
     total = Aggregate(plan, (), (Measure("total", Agg.COUNT),))
     keys, sort_warnings = _sort_keys(world, request)
-    names = request.columns if request.columns is not None else tuple(a.id for a in attributes(world.mapping))
+    names = request.columns if request.columns is not None else tuple(a.id for a in world.attributes)
     columns, column_warnings = _columns(world, names)
     rows = Project(Limit(Sort(plan, keys), request.limit), columns)
     return Page(rows, total, names, tuple(dict.fromkeys([*warnings, *sort_warnings, *column_warnings])))
@@ -66,7 +65,7 @@ def selected(world: World, selection: Selection) -> tuple[Plan, list[str]]:
     if selection.wildcard_term:
         pieces = wildcards(selection.wildcard_term)
         conditions.append(Or(tuple(contains(t, pieces) for t in scope.texts)))
-    plan = where(profiles(world.mapping, world.sources), conjunction(*conditions))
+    plan = where(world.relation, conjunction(*conditions))
     if selection.event_query is None and selection.event_range is None:
         return plan, resolved.warnings
     matching, warnings = matching_events(world, selection)
@@ -83,7 +82,7 @@ def matching_events(world: World, selection: Selection) -> tuple[Plan, list[str]
         time = Column("time", Type.TIMESTAMP)
         conditions.append(Compare(">=", time, _instant(selection.event_range.from_ms)))
         conditions.append(Compare("<", time, _instant(selection.event_range.to_ms)))
-    users = profiles(world.mapping, world.sources) if world.entity is Entity.USERS else None
+    users = world.relation if world.entity is Entity.USERS else None
     plan = where(events(users, world.customs()), conjunction(*conditions, resolved.where))
     key = Column(KEY_ATTRIBUTE[world.entity], Type.STRING)
     return Project(plan, ((key.name, key),)), resolved.warnings

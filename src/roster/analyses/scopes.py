@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from roster.base.errors import Error
-from roster.model.mapping import Attribute, Mapping, attributes, find
+from roster.model.mapping import Attribute, Mapping, attributes, find_among
 from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, Entity, Type
 from roster.query.expr import Column
-from roster.query.relations import Sources
+from roster.query.plan import Project
+from roster.query.relations import Sources, profiles
 from roster.query.resolve import Deep, Resolved, Scope, Target, resolve
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class World:
     """What profile queries stand on: the mapping, its sources, and now."""
 
@@ -27,15 +29,29 @@ class World:
 
     def find(self, name: str) -> Attribute | None:
         """The attribute a name means, in either spelling, renamed ones included."""
-        return find(self.mapping, name, self.now_ms, self.alias_ms)
+        return find_among(self.by_name, self.mapping, name, self.now_ms, self.alias_ms)
+
+    @cached_property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Built-ins, then custom ones."""
+        return attributes(self.mapping)
+
+    @cached_property
+    def by_name(self) -> dict[str, Attribute]:
+        return {a.name: a for a in self.attributes}
+
+    @cached_property
+    def relation(self) -> Project:
+        """The profiles of the entity with all attributes, under their bare names."""
+        return profiles(self.mapping, self.sources)
 
     def customs(self) -> tuple[Attribute, ...]:
-        return tuple(a for a in attributes(self.mapping) if a.is_custom)
+        return tuple(a for a in self.attributes if a.is_custom)
 
 
 def profile_scope(world: World) -> Scope:
     """Built-in and custom attributes; free text looks at the text ones and every custom one."""
-    shown = attributes(world.mapping)
+    shown = world.attributes
     columns = {a.name: Column(a.name, a.type) for a in shown}
 
     def target(name: str) -> Target | None:

@@ -13,9 +13,9 @@ import gzip
 import hashlib
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping as Map
+from collections.abc import Callable, Iterable, Mapping as Map
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,6 +76,7 @@ def read_layout(columns: Map[str, str]) -> Layout:
             hot[name] = source
         else:
             rest[keys] = source
+    _nest((keys, True) for keys in chain((_PATHS[name] for name in hot), rest))
     for name in ("type", "time"):
         if name not in hot:
             path = ".".join(_PATHS[name])
@@ -160,16 +161,16 @@ def _placing(layout: Layout, seen: set[str]) -> Place:
             keys: source.text if isinstance(source, Constant) else row.get(source.name)
             for keys, source in targets.items()
         }
-        values |= {("context", name): value for name, value in row.items() if name not in used}
-        return _nest({keys: value for keys, value in values.items() if value is not None})
+        unmapped = ((("context", name), value) for name, value in row.items() if name not in used)
+        return _nest((keys, value) for keys, value in chain(values.items(), unmapped) if value is not None)
 
     return place
 
 
-def _nest(values: Map[tuple[str, ...], Any]) -> dict[str, Any]:
-    """Objects in objects from paths. Error: INVALID when one path runs through another's value."""
+def _nest(values: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """Objects in objects from paths. Error: INVALID when one path is another's, or runs through its value."""
     tree: dict[str, Any] = {}
-    for keys, value in values.items():
+    for keys, value in values:
         node = tree
         for key in keys[:-1]:
             node = node.setdefault(key, {})
@@ -191,6 +192,7 @@ _RELATIONS = {
 
 
 def _stage_table(connection: duckdb.DuckDBPyConnection, path: Path, format: str, layout: Layout, digest: str) -> None:
+    connection.execute("SET TimeZone = 'UTC'")
     parameters = {"path": glob.escape(str(path))}
     if format == "csv":
         parameters["compression"] = "gzip" if _is_gzip(path) else "none"
@@ -254,14 +256,13 @@ class _Table:
 
     def rest(self, layout: Layout) -> str:
         """JSON of everything without a column: mapped to other paths, not mapped, or not fitting; nulls left out."""
-        values = {keys: self._json(source) for keys, source in layout.rest.items()}
+        values = [(keys, self._json(source)) for keys, source in layout.rest.items()]
         for name, source in layout.hot.items():
             if _SQL_TYPES[name] == "BIGINT":
                 value, _ = self._source(source)
-                values[_PATHS[name]] = f"CASE WHEN {_integer(value)} IS NULL THEN {value} END"
-        for name in self._types:
-            if name not in layout.names():
-                values |= {("context", name): self._json(FileColumn(name))}
+                values.append((_PATHS[name], f"CASE WHEN {_integer(value)} IS NULL THEN {value} END"))
+        unmapped = (name for name in self._types if name not in layout.names())
+        values += [(("context", name), self._json(FileColumn(name))) for name in unmapped]
         return f"json_merge_patch('{{}}', {self._object(_nest(values))})" if values else "NULL"
 
     def _json(self, source: Constant | FileColumn) -> str:
@@ -282,7 +283,7 @@ def _integer(value: str) -> str:
 
 
 def _time(value: str, type: str) -> str:
-    """As `instant_ms` reads a time."""
+    """As `instant_ms` reads a time, given that the session is in UTC."""
     if type.startswith("TIMESTAMP") or type == "DATE":
         time = f"make_timestamp(epoch_us({value}))"
     else:
@@ -290,6 +291,7 @@ def _time(value: str, type: str) -> str:
         number = f"TRY_CAST({text} AS DOUBLE)"
         at_ms = f"CASE WHEN {number} < {SECONDS_MAX} THEN {number} * 1000 ELSE {number} END"
         epoch = f"CASE WHEN {at_ms} <= {TIME_MS_MAX} THEN make_timestamp_ms(floor({at_ms})::BIGINT) END"
+        moment = f"make_timestamp(epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)))"
         is_number = f"regexp_full_match({text}, '[0-9]{{1,18}}(\\.[0-9]*)?')"
-        time = f"CASE WHEN {is_number} THEN {epoch} ELSE date_trunc('milliseconds', TRY_CAST({text} AS TIMESTAMP)) END"
+        time = f"CASE WHEN {is_number} THEN {epoch} ELSE date_trunc('milliseconds', {moment}) END"
     return f"CASE WHEN epoch_ms({time}) BETWEEN 0 AND {TIME_MS_MAX} THEN {time} END"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping as Map
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -109,8 +109,14 @@ def humanise(id: str) -> str:
 
 def find(mapping: Mapping, name: str, now_ms: int, alias_ttl_ms: int) -> Attribute | None:
     """The attribute of that name, with or without '@'; else the one that had it until `alias_ttl_ms` ago."""
+    return find_among({a.name: a for a in attributes(mapping)}, mapping, name, now_ms, alias_ttl_ms)
+
+
+def find_among(
+    known: Map[str, Attribute], mapping: Mapping, name: str, now_ms: int, alias_ttl_ms: int
+) -> Attribute | None:
+    """`find` with the mapping's attributes by name at hand: they are costly to list for each name anew."""
     plain = name.removeprefix("@")
-    known = {a.name: a for a in attributes(mapping)}
     if plain in known:
         return known[plain]
     for alias in mapping.aliases:

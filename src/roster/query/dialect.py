@@ -69,6 +69,7 @@ _INSTANT = rf"{_YEAR}-\d\d-\d\d([T ]{_HOUR}:[0-5]\d(:[0-5]\d(\.\d{{1,9}})?)?(Z|[
 _MACROS = {
     "roster_trim(x)": rf"CASE WHEN regexp_matches(x, '[\t-\r]') THEN trim(x, '{BLANKS}') ELSE trim(x) END",
     # Numbers and times.
+    "roster_finite(x)": "CASE WHEN isfinite(x) THEN x END",
     "roster_number_text(x)": """CASE WHEN x = trunc(x) AND abs(x) < 1e15 THEN CAST(CAST(x AS BIGINT) AS VARCHAR)
         ELSE CAST(x AS VARCHAR) END""",
     "roster_number_integer(x)": "CASE WHEN x = trunc(x) THEN TRY_CAST(x AS BIGINT) END",
@@ -79,27 +80,29 @@ _MACROS = {
         THEN make_timestamp(x) END""",
     "roster_timestamp_text(x)": "strftime(x, '%Y-%m-%dT%H:%M:%S.%gZ')",
     # Text to the other types.
-    "roster_trimmed_number(x)": f"""CASE WHEN regexp_full_match(x, '{_NUMBER}') AND isfinite(TRY_CAST(x AS DOUBLE))
-        THEN TRY_CAST(x AS DOUBLE) END""",
+    "roster_trimmed_number(x)": f"CASE WHEN regexp_full_match(x, '{_NUMBER}') THEN roster_finite(TRY_CAST(x AS DOUBLE)) END",
     "roster_text_number(x)": "roster_trimmed_number(roster_trim(x))",
     "roster_trimmed_integer(x)": r"""CASE WHEN regexp_full_match(x, '[+-]?\d+') THEN TRY_CAST(x AS BIGINT)
         ELSE roster_number_integer(roster_trimmed_number(x)) END""",
     "roster_text_integer(x)": "roster_trimmed_integer(roster_trim(x))",
-    "roster_text_boolean(x)": """CASE WHEN lower(roster_trim(x)) IN ('true', 't', 'yes', 'y', '1') THEN TRUE
-        WHEN lower(roster_trim(x)) IN ('false', 'f', 'no', 'n', '0') THEN FALSE END""",
+    # Not IN nor list_contains: of more than a few words DuckDB makes a join, which computes x past any CASE.
+    "roster_lowered_boolean(x)": """CASE WHEN regexp_full_match(x, 'true|t|yes|y|1') THEN TRUE
+        WHEN regexp_full_match(x, 'false|f|no|n|0') THEN FALSE END""",
+    "roster_text_boolean(x)": "roster_lowered_boolean(lower(roster_trim(x)))",
     "roster_trimmed_timestamp(x)": rf"""CASE WHEN NOT regexp_full_match(x, '{_INSTANT}') THEN NULL
         WHEN regexp_matches(x, '[+-]\d\d:?\d\d$')
         THEN roster_integer_timestamp_us(epoch_us(TRY_CAST(x AS TIMESTAMPTZ)))
         ELSE TRY_CAST(x AS TIMESTAMP) END""",
     "roster_text_timestamp(x)": "roster_trimmed_timestamp(roster_trim(x))",
-    # Semi-structured values.
+    # Semi-structured values. Casts of objects stay behind a CASE of their own: with keys that differ in letter
+    # case only they are errors, not null, and DuckDB computes both sides of an AND.
     "roster_is_nested(v)": "starts_with(variant_typeof(v), 'ARRAY') OR starts_with(variant_typeof(v), 'OBJECT')",
     "roster_is_number(v)": "NOT (roster_is_nested(v) OR starts_with(variant_typeof(v), 'BOOL'))",
     "roster_any_text(v)": """CASE WHEN variant_typeof(v) = 'VARCHAR' THEN TRY_CAST(v AS VARCHAR)
         WHEN variant_typeof(v) IN ('DOUBLE', 'FLOAT') THEN roster_number_text(TRY_CAST(v AS DOUBLE))
         WHEN roster_is_nested(v) THEN NULL ELSE TRY_CAST(v AS VARCHAR) END""",
     "roster_any_number(v)": """CASE WHEN variant_typeof(v) = 'VARCHAR' THEN roster_text_number(TRY_CAST(v AS VARCHAR))
-        WHEN roster_is_number(v) AND isfinite(TRY_CAST(v AS DOUBLE)) THEN TRY_CAST(v AS DOUBLE) END""",
+        WHEN roster_is_number(v) THEN roster_finite(TRY_CAST(v AS DOUBLE)) END""",
     "roster_any_integer(v)": """CASE WHEN variant_typeof(v) = 'VARCHAR' THEN roster_text_integer(TRY_CAST(v AS VARCHAR))
         WHEN variant_typeof(v) IN ('DOUBLE', 'FLOAT') THEN roster_number_integer(TRY_CAST(v AS DOUBLE))
         WHEN roster_is_number(v) THEN TRY_CAST(v AS BIGINT) END""",

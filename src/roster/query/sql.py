@@ -55,7 +55,7 @@ class Rendered:
 def render(plan: Plan, dialect: Dialect) -> Rendered:
     """The statement that gives the rows of `plan`, its columns in the order of the plan's schema."""
     rendering = _Rendering(dialect)
-    sql = _close(rendering.open(plan)).sql(dialect=dialect.name, pretty=True, normalize_functions=False)
+    sql = _close(rendering.open(plan)).sql(dialect=dialect.name, pretty=True)
     return Rendered(sql, tuple(rendering.parameters.values))
 
 
@@ -91,7 +91,7 @@ class _Block:
 
 def _named(names: Sequence[str], nodes: Sequence[exp.Expression]) -> tuple[exp.Expression, ...]:
     pairs = zip(nodes, identifiers(names), strict=True)
-    return tuple(node if _is_column(node, name) else exp.alias_(node, name, quoted=True) for node, name in pairs)
+    return tuple(node if _is_column(node, name) else exp.alias_(node, name, quoted=True, copy=False) for node, name in pairs)
 
 
 def _is_column(node: exp.Expression, name: str) -> bool:
@@ -107,20 +107,20 @@ def _list(block: _Block) -> tuple[exp.Expression, ...]:
         return block.output
     if block.exact:
         return (exp.Star(),)
-    return _named(list(block.columns), [node.copy() for node in block.columns.values()])
+    return _named(list(block.columns), list(block.columns.values()))
 
 
 def _close(block: _Block) -> exp.Select:
-    select = exp.Select(expressions=list(_list(block))).from_(block.source)
+    select = exp.Select(expressions=list(_list(block))).from_(block.source, copy=False)
     for join in block.joins:
         select.append("joins", join)
     if block.where:
-        select = select.where(*block.where)
+        select = select.where(*block.where, copy=False)
     if block.groups:
-        select = select.group_by(*(exp.Literal.number(n + 1) for n in range(block.groups)))
+        select = select.group_by(*(exp.Literal.number(n + 1) for n in range(block.groups)), copy=False)
     if block.order:
-        select = select.order_by(*block.order)
-    return select if block.limit is None else select.limit(block.limit)
+        select = select.order_by(*block.order, copy=False)
+    return select if block.limit is None else select.limit(block.limit, copy=False)
 
 
 class _Rendering:

@@ -101,7 +101,7 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expression:
     """The node of an expression."""
     match expr:
         case Column(name, _):
-            return scope.columns[name].copy()
+            return scope.columns[name]
         case Literal(value, type):
             return _constant(value, type, scope)
         case Get(source, key):
@@ -116,9 +116,9 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expression:
         case Not(item):
             return exp.Not(this=is_true(render_expr(item, scope)))
         case And(items):
-            return exp.and_(*(render_expr(i, scope) for i in items)) if items else exp.true()
+            return exp.and_(*(render_expr(i, scope) for i in items), copy=False) if items else exp.true()
         case Or(items):
-            return exp.or_(*(render_expr(i, scope) for i in items)) if items else exp.false()
+            return exp.or_(*(render_expr(i, scope) for i in items), copy=False) if items else exp.false()
         case Compare(op, left, right):
             return _COMPARE[op](this=_compared(left, scope), expression=_compared(right, scope))
         case In(_, ()) | InBlocks(_, ()):
@@ -257,7 +257,7 @@ def _any_of(expr: AnyOf, scope: Scope) -> exp.Expression:
         exp.StartsWith(this=call(dialect.kind, node.copy()), expression=exp.Literal.string(dialect.array_kind))
         for node in reversed(path)
     ]
-    some = exp.GT(this=call("len", found), expression=exp.Literal.number(0))
+    some = exp.GT(this=call("length", found), expression=exp.Literal.number(0))
     return exp.Case(ifs=[exp.If(this=exp.or_(*is_array), true=some)], default=_reached(path[-1], expr.where, inner))
 
 

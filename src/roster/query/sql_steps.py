@@ -42,7 +42,7 @@ def progress(k: int, window_us: exp.Expression) -> exp.Expression:
 
 def first_starts(steps: int, window_us: exp.Expression) -> tuple[list[str], Nodes]:
     """Per entity: all starts, and `dk`, the time of the first row that completes step k."""
-    starts = _only(call("list", column("us")), column("s1"))
+    starts = _only(exp.ArrayAgg(this=column("us")), column("s1"))
     done: Nodes = [_only(exp.Min(this=column("us")), _reached(k, window_us)) for k in range(1, steps + 1)]
     return ["entity", "starts", *(f"d{k}" for k in range(1, steps + 1))], [column("entity"), starts, *done]
 

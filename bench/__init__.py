@@ -1,0 +1,1 @@
+"""Named workloads of the product, each beside the same work as hand-written SQL in the same run."""

@@ -1,0 +1,137 @@
+"""Owns a real `roster serve` on loopback and the plainest HTTP client there is: what a client costs is no product's."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+NO_LIMITS = {bucket: "1000000/second" for bucket in ("audience_read", "audience_write", "reference_tables_write", "events")}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The secrets of an API key and of an application key."""
+
+    api: str
+    application: str
+
+
+class Wire:
+    """One kept-alive connection."""
+
+    def __init__(self, port: int, keys: Keys) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._keys = keys
+
+    def pack(self, verb: str, path: str, body: Any = None) -> bytes:
+        """A request as it goes over the wire; a body that is not bytes is sent as JSON."""
+        raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        head = (
+            f"{verb} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"DD-API-KEY: {self._keys.api}\r\nDD-APPLICATION-KEY: {self._keys.application}\r\n"
+            f"Content-Length: {len(raw)}\r\n\r\n"
+        )
+        return head.encode() + raw
+
+    def send(self, packed: bytes) -> bytes:
+        """The body of the answer; whatever is not a success ends the benchmark."""
+        self._socket.sendall(packed)
+        received = bytearray()
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            received += self._receive()
+        head = bytes(received[:end]).decode("latin-1").lower()
+        length = next((int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:")), 0)
+        while len(received) < end + 4 + length:
+            received += self._receive()
+        body = bytes(received[end + 4 :])
+        if not head.startswith("http/1.1 2"):
+            raise RuntimeError(f"{head.splitlines()[0]}: {body[:500]!r}")
+        return body
+
+    def _receive(self) -> bytes:
+        part = self._socket.recv(1 << 20)
+        if not part:
+            raise RuntimeError("the server closed the connection")
+        return part
+
+    def ask(self, verb: str, path: str, body: Any = None) -> Any:
+        """One request and its answer's JSON, None when it has no body."""
+        answered = self.send(self.pack(verb, path, body))
+        return json.loads(answered) if answered else None
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._socket.close()
+
+
+class Server:
+    """A server process on a data folder, started on entry and stopped as an operator would on exit."""
+
+    def __init__(self, data: Path, keys: Keys) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.data = data
+        self._keys = keys
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def spawn(self) -> None:
+        """Start the process without waiting for it."""
+        env = os.environ | {
+            "ROSTER_DATA": str(self.data),
+            "ROSTER_PORT": str(self.port),
+            "ROSTER_RATE_LIMITS": json.dumps(NO_LIMITS),
+        }
+        with self._log_path().open("ab") as log:
+            self._process = subprocess.Popen([sys.executable, "-m", "roster", "serve"], env=env, stdout=log, stderr=log)
+
+    def wait_open(self) -> None:
+        """Return when the port takes connections."""
+        assert self._process is not None
+        deadline_s = time.monotonic() + 120
+        while time.monotonic() < deadline_s and self._process.poll() is None:
+            try:
+                with self.wire():
+                    return
+            except ConnectionRefusedError:
+                time.sleep(0.001)
+        raise RuntimeError(f"the server did not start: {self._log_path().read_text()[-2000:]}")
+
+    def wire(self) -> Wire:
+        return Wire(self.port, self._keys)
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Resident memory of the process: all of it, and the part that no file backs."""
+        assert self._process is not None
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest}
+        return sizes["VmRSS"], sizes["RssAnon"]
+
+    def _log_path(self) -> Path:
+        return self.data.parent / "server.log"
+
+    def __enter__(self) -> Server:
+        self.spawn()
+        self.wait_open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            self._process.wait(300)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
