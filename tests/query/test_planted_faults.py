@@ -167,7 +167,6 @@ FAULTS: dict[str, Change] = {
     "descending lost": only(exp.Ordered, put(desc=False)),
     "sort lost": only(exp.Select, put(order=None)),
     "limit one more": only(exp.Limit, plus_one),
-    "limit lost": only(exp.Select, put(limit=None)),
     "where lost": only(exp.Select, put(where=None)),
     "group lost": only(exp.Select, put(group=None)),
     "distinct lost": only(exp.Count, not_distinct),
