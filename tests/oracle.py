@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from oracle_values import EPOCH, MILLISECOND, Row, constant, value_of
-
 from roster.model.schema import Type
 from roster.query.expr import type_of
 from roster.query.plan import (
@@ -160,8 +159,8 @@ def window(plan: Window, rows: list[Row]) -> list[Row]:
     for row in rows:
         parts.setdefault(tuple(value_of(p, row) for p in plan.partition), []).append(row)
     result = []
-    for part in parts.values():
-        part = ordered(part, plan.order)
+    for members in parts.values():
+        part = ordered(members, plan.order)
         values = [None if plan.item is None else value_of(plan.item, row) for row in part]
         match plan.rank:
             case Rank.ROW_NUMBER:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from servers import Answered, Server
 
 pytestmark = pytest.mark.e2e
@@ -36,7 +37,9 @@ SETTINGS = {
 }
 
 
-def ask(server: Server, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answered | None:
+def ask(
+    server: Server, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+) -> Answered | None:
     """The answer, or None when the server was gone before it had given one."""
     try:
         return server.ask(verb, path, body, headers=headers)
@@ -170,7 +173,9 @@ def make_change(dice: random.Random, fields: Fields, n: int) -> Change:
         "fields_to_update": [{"field_id": old, "updated_field_id": new} for old, new in renamed.items()],
         "fields_to_add": [{"id": id, "source_name": s, "type": "string"} for id, s in added.items()],
     }
-    return Change(json.dumps({"data": {"type": "connection_id", "id": "people", "attributes": attributes}}).encode(), after)
+    return Change(
+        json.dumps({"data": {"type": "connection_id", "id": "people", "attributes": attributes}}).encode(), after
+    )
 
 
 @dataclass

@@ -9,6 +9,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+
 from servers import Answered, Server
 
 pytestmark = pytest.mark.e2e

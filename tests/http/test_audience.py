@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
+
 from servers import Answered, Server
 
 WAIT_S = 60.0
@@ -32,7 +33,10 @@ def events() -> list[dict[str, Any]]:
     made = []
     for i, user in enumerate(USERS, 1):
         person = {"id": user, "email": email(i), "name": f"User {i}"}
-        where = {"geo": {"country_iso_code": COUNTRIES[i % 3]}, "account": {"id": f"a{i % 3}", "name": f"Account {i % 3}"}}
+        where: dict[str, Any] = {
+            "geo": {"country_iso_code": COUNTRIES[i % 3]},
+            "account": {"id": f"a{i % 3}", "name": f"Account {i % 3}"},
+        }
         for n in range(i):
             named = {"name": "bought" if n == 0 else "looked", "id": f"{user}-{n}"}
             base = {"type": "server", "application": {"id": "shop"}, "date": (START_S + (i - n / 100) * HOUR_S) * 1000}
@@ -74,7 +78,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("audience"), rate_limits=NO_LIMITS) as server:
         assert server.ask("POST", "/api/v2/prodlytics", events()).status == 202
         make_table(server, "crm", ROWS, "email")
-        fields = [field("tier"), field("score", type="number"), field("active", type="boolean"), field("since", type="date")]
+        fields = [
+            field("tier"),
+            field("score", type="number"),
+            field("active", type="boolean"),
+            field("since", type="date"),
+        ]
         assert create(server, "crm", fields, join_type="email", join_attribute="user_email").status == 201
         deadline_s = monotonic() + WAIT_S
         while users(server)["total"] < len(USERS):
@@ -96,13 +105,16 @@ def create(
     headers: dict[str, str] | None = None,
     **changed: Any,
 ) -> Answered:
-    attributes = {"type": "ref_table", "join_type": "email", "join_attribute": "email", "fields": fields}
+    attributes: dict[str, Any] = {"type": "ref_table", "join_type": "email", "join_attribute": "email"}
+    attributes["fields"] = fields
     attributes |= {"metadata": {"table_name": table}} if table else {}
     data = {"type": "connection_id", "attributes": attributes | changed} | ({"id": id} if id else {})
     return server.ask("POST", f"{BASE}/{entity}/mapping/connection", {"data": data}, headers=headers)
 
 
-def update(server: Server, id: str, entity: str = "users", headers: dict[str, str] | None = None, **attributes: Any) -> Answered:
+def update(
+    server: Server, id: str, entity: str = "users", headers: dict[str, str] | None = None, **attributes: Any
+) -> Answered:
     body = {"data": {"type": "connection_id", "id": id, "attributes": attributes}}
     return server.ask("PUT", f"{BASE}/{entity}/mapping/connection", body, headers=headers)
 
@@ -136,7 +148,9 @@ def ids(server: Server, **attributes: Any) -> list[str]:
 
 def facet(server: Server, id: str, entity: str = "users", limit: int = 100, **attributes: Any) -> dict[str, Any]:
     asked = {"facet_id": id, "limit": limit, **attributes}
-    found: dict[str, Any] = attributes_of(ask(server, f"{entity}/facet_info", "users_facet_info_request", asked))["result"]
+    found: dict[str, Any] = attributes_of(ask(server, f"{entity}/facet_info", "users_facet_info_request", asked))[
+        "result"
+    ]
     return found
 
 
@@ -163,7 +177,9 @@ def connections(server: Server, entity: str = "users") -> dict[str, dict[str, An
 
 
 def test_users_in_their_frame(shop: Server) -> None:
-    answer = ask_users(shop, select_columns=["user_id", "user_email", "last_seen", "events_count", "@tier", "score"], limit=2)
+    answer = ask_users(
+        shop, select_columns=["user_id", "user_email", "last_seen", "events_count", "@tier", "score"], limit=2
+    )
     wanted = [
         ("u12", email(12), "2025-10-09T20:53:20.000Z", 12, None, None),
         ("u11", email(11), "2025-10-09T19:53:20.000Z", 11, None, None),
@@ -227,7 +243,9 @@ def test_sort(shop: Server) -> None:
     assert ids(shop, query="tier:*", sort={"field": "@score", "order": "asc"}) == known
     by_tier = [USERS[i - 1] for t in ("bronze", "gold", "silver") for i in range(1, 10) if TIERS[i % 3] == t]
     assert ids(shop, query="tier:*", sort={"field": "tier", "order": "asc"}) == by_tier, "then by id"
-    refused(ask_users(shop, sort={"field": "user_id", "order": "up"}), 400, "/data/attributes/sort/order", "asc or desc")
+    refused(
+        ask_users(shop, sort={"field": "user_id", "order": "up"}), 400, "/data/attributes/sort/order", "asc or desc"
+    )
 
 
 def test_wildcard_term(shop: Server) -> None:
@@ -238,7 +256,9 @@ def test_wildcard_term(shop: Server) -> None:
 
 
 def test_unknown_attributes_are_missing_with_a_warning(shop: Server) -> None:
-    answer = ask_users(shop, select_columns=["user_id", "@teir"], query="-nothing:1", sort={"field": "whatever"}, limit=1)
+    answer = ask_users(
+        shop, select_columns=["user_id", "@teir"], query="-nothing:1", sort={"field": "whatever"}, limit=1
+    )
     (hit,) = attributes_of(answer)["hits"]
     assert hit == {"user_id": "u01", "@teir": None}
     warnings = answer.json()["meta"]["warnings"]
@@ -302,14 +322,27 @@ def test_accounts(shop: Server) -> None:
 def test_a_connection_of_accounts(shop: Server) -> None:
     make_table(shop, "plans", "account_id,plan,seats\na0,free,3\na1,paid,40\n", "account_id", integers=("seats",))
     fields = [field("plan"), field("seats", type="int")]
-    assert create(shop, "plans", fields, "accounts", "plans", join_type="account_id", join_attribute="account_id").status == 201
+    assert (
+        create(shop, "plans", fields, "accounts", "plans", join_type="account_id", join_attribute="account_id").status
+        == 201
+    )
     assert {"@plan", "@seats"} <= shown_mapping(shop, "accounts").keys()
     assert not {"@plan", "@seats"} & shown_mapping(shop, "users").keys(), "accounts have a mapping of their own"
-    asked = {"query": "seats:>=3", "select_columns": ["account_id", "@plan", "seats"], "sort": {"field": "seats", "order": "desc"}}
+    asked = {
+        "query": "seats:>=3",
+        "select_columns": ["account_id", "@plan", "seats"],
+        "sort": {"field": "seats", "order": "desc"},
+    }
     hits = attributes_of(ask(shop, "accounts/query", "query_account_request", asked))["hits"]
-    assert hits == [{"account_id": "a1", "@plan": "paid", "seats": 40}, {"account_id": "a0", "@plan": "free", "seats": 3}]
+    assert hits == [
+        {"account_id": "a1", "@plan": "paid", "seats": 40},
+        {"account_id": "a0", "@plan": "free", "seats": 3},
+    ]
     assert facet(shop, "plan", "accounts")["values"] == [{"value": "free", "count": 1}, {"value": "paid", "count": 1}]
-    assert update(shop, "plans", "accounts", fields_to_update=[{"field_id": "plan", "updated_field_id": "package"}]).status == 200
+    assert (
+        update(shop, "plans", "accounts", fields_to_update=[{"field_id": "plan", "updated_field_id": "package"}]).status
+        == 200
+    )
     assert facet(shop, "@package", "accounts")["values"] == facet(shop, "plan", "accounts")["values"]
     assert remove(shop, "plans", "accounts").status == 204
     assert facet(shop, "package", "accounts")["values"] == []
@@ -357,7 +390,9 @@ def test_time_frames_that_are_none(shop: Server) -> None:
     refused(ask_event_filtered(shop, event_query=frame(START_S * 1000, None)), 400, at + "/start", "seconds")
     refused(ask_event_filtered(shop, event_query=frame(5, 5)), 400, at, "start < end")
     refused(ask_event_filtered(shop, event_query=frame(-1, 5)), 400, at + "/start")
-    refused(ask_event_filtered(shop, event_query=frame(1, 2, "a:(")), 400, "/data/attributes/event_query/query", "character")
+    refused(
+        ask_event_filtered(shop, event_query=frame(1, 2, "a:(")), 400, "/data/attributes/event_query/query", "character"
+    )
 
 
 # facets
@@ -369,11 +404,15 @@ def test_facets_in_their_frame(shop: Server) -> None:
     for entity, wanted in (("users", values), ("accounts", [])):
         answer = ask(shop, f"{entity}/facet_info", "users_facet_info_request", asked)
         attributes = {"result": {"values": wanted}}
-        assert answer.json()["data"] == {"id": "facet_info_response", "type": "users_facet_info", "attributes": attributes}
+        assert answer.json()["data"] == {
+            "id": "facet_info_response",
+            "type": "users_facet_info",
+            "attributes": attributes,
+        }
 
 
 def test_facets_come_by_count_then_by_value(shop: Server) -> None:
-    under = {"search": {"query": "events_count:<8"}}
+    under: dict[str, Any] = {"search": {"query": "events_count:<8"}}
     values = [{"value": "silver", "count": 3}, {"value": "bronze", "count": 2}, {"value": "gold", "count": 2}]
     assert facet(shop, "tier", **under)["values"] == values
     assert facet(shop, "@tier", limit=2, **under)["values"] == values[:2]
@@ -411,8 +450,16 @@ def test_facets_that_are_none(shop: Server) -> None:
     [
         ("users/query", "query_users_request", {"query": "tier:secret"}),
         ("accounts/query", "query_account_request", {"query": "account_id:secret"}),
-        ("users/event_filtered_query", "query_event_filtered_users_request", {"event_query": {"query": "@usr.id:secret"}}),
-        ("users/facet_info", "users_facet_info_request", {"facet_id": "tier", "limit": 3, "search": {"query": "tier:secret"}}),
+        (
+            "users/event_filtered_query",
+            "query_event_filtered_users_request",
+            {"event_query": {"query": "@usr.id:secret"}},
+        ),
+        (
+            "users/facet_info",
+            "users_facet_info_request",
+            {"facet_id": "tier", "limit": 3, "search": {"query": "tier:secret"}},
+        ),
     ],
 )
 def test_explain(shop: Server, path: str, type: str, attributes: dict[str, Any]) -> None:
@@ -449,7 +496,7 @@ def test_the_mapping_starts_with_the_builtins(shop: Server, entity: str) -> None
 
 
 def test_the_mapping_shows_custom_attributes_as_given(shop: Server) -> None:
-    more = {"display_name": "The Tier", "description": "what they pay", "groups": ["Business", "CRM"]}
+    more: dict[str, Any] = {"display_name": "The Tier", "description": "what they pay", "groups": ["Business", "CRM"]}
     assert create(shop, "shown", [field("shown_tier", "tier", **more), field("plain.name-x", "tier")]).status == 201
     mapping = shown_mapping(shop)
     assert mapping["@shown_tier"] == {"attribute": "@shown_tier", "is_custom": True, "type": "string", **more}
@@ -556,7 +603,12 @@ def test_refused_connections(
 
 
 def test_a_connection_waits_for_its_table(shop: Server) -> None:
-    assert create(shop, "late", [field("late_city", "city")], table="late_table", join_type="user_id", join_attribute="id").status == 201
+    assert (
+        create(
+            shop, "late", [field("late_city", "city")], table="late_table", join_type="user_id", join_attribute="id"
+        ).status
+        == 201
+    )
     waiting = connections(shop)["late"]["metadata"]
     assert (waiting["roster_state"], waiting["roster_waits_for"]) == ("waiting", "reference table late_table")
     assert "@late_city" in shown_mapping(shop)
@@ -575,7 +627,12 @@ def test_a_connection_waits_for_its_table(shop: Server) -> None:
 
 def test_a_connection_is_named_like_its_table(shop: Server) -> None:
     make_table(shop, "Named Table", "id,city\nu01,Rome\n", "id")
-    assert create(shop, "named-table", [field("named_city", "city")], table=None, join_type="user_id", join_attribute="id").status == 201
+    assert (
+        create(
+            shop, "named-table", [field("named_city", "city")], table=None, join_type="user_id", join_attribute="id"
+        ).status
+        == 201
+    )
     assert facet(shop, "named_city")["values"] == [{"value": "Rome", "count": 1}]
     assert remove(shop, "named-table").status == 204
 
@@ -601,7 +658,11 @@ def test_one_request_deletes_then_renames_then_adds(shop: Server) -> None:
     }
     (hit,) = users(shop, query="user_id:u03", select_columns=["order_a", "order_b", "order_c", "order_d"])["hits"]
     assert hit == {"order_a": 4.5, "order_b": "2024-01-03", "order_c": None, "order_d": "4.5"}
-    refused(update(shop, "order", fields_to_delete=["order_a"], fields_to_update=[{"field_id": "order_a"}]), 404, "deletes it first")
+    refused(
+        update(shop, "order", fields_to_delete=["order_a"], fields_to_update=[{"field_id": "order_a"}]),
+        404,
+        "deletes it first",
+    )
     assert remove(shop, "order").status == 204
 
 
@@ -637,7 +698,11 @@ def test_a_renamed_field_answers_to_its_old_id(shop: Server) -> None:
         (400, ["/data/attributes/fields_to_add/0/source_name", "'score'"], {"fields_to_add": [field("x", "scoer")]}),
         (400, ["/data/attributes/fields_to_add/0/type"], {"fields_to_add": [{"id": "x", "source_name": "tier"}]}),
         (400, ["/data/attributes/fields_to_delete/1", "twice"], {"fields_to_delete": ["tier", "@tier"]}),
-        (400, ["/data/attributes/fields_to_update/0/updated_groups"], {"fields_to_update": [{"field_id": "tier", "updated_groups": "x"}]}),
+        (
+            400,
+            ["/data/attributes/fields_to_update/0/updated_groups"],
+            {"fields_to_update": [{"field_id": "tier", "updated_groups": "x"}]},
+        ),
     ],
 )
 def test_refused_updates(shop: Server, status: int, words: list[str], attributes: dict[str, Any]) -> None:
@@ -669,7 +734,9 @@ def test_deleting_a_connection(shop: Server) -> None:
     assert attributes_of(answer) == {"hits": [], "total": 0}
     assert "'gone_tier'" in answer.json()["meta"]["warnings"][0]
     refused(remove(shop, "gone"), 404, "'gone'")
-    assert "crm" in [t["attributes"]["table_name"] for t in shop.ask("GET", f"{TABLES}/tables?page[limit]=100").json()["data"]]
+    assert "crm" in [
+        t["attributes"]["table_name"] for t in shop.ask("GET", f"{TABLES}/tables?page[limit]=100").json()["data"]
+    ]
 
 
 # what readers see
@@ -706,7 +773,10 @@ def test_readers_see_a_change_whole(shop: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
         mappings, *hits = pool.submit(read_mapping), pool.submit(read), pool.submit(read)
         pool.submit(write).result(WAIT_S)
-        assert mappings.result(WAIT_S) <= {frozenset({"@left", "@right"}), frozenset({"@left", "@right", "@here", "@there"})}
+        assert mappings.result(WAIT_S) <= {
+            frozenset({"@left", "@right"}),
+            frozenset({"@left", "@right", "@here", "@there"}),
+        }
         seen = hits[0].result(WAIT_S) | hits[1].result(WAIT_S)
     both = {("gold", "true"), ("true", "gold")}
     assert {s[:2] for s in seen} <= both
@@ -718,7 +788,12 @@ def test_readers_see_a_change_whole(shop: Server) -> None:
 def test_readers_while_a_table_goes_and_comes(shop: Server) -> None:
     """A query beside a table that is deleted and made again answers with or without it, and never fails for long."""
     content, finished = "id,city\nu03,Rome\n", Event()
-    assert create(shop, "flip", [field("flip_city", "city")], table="flip", join_type="user_id", join_attribute="id").status == 201
+    assert (
+        create(
+            shop, "flip", [field("flip_city", "city")], table="flip", join_type="user_id", join_attribute="id"
+        ).status
+        == 201
+    )
 
     def write() -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+
 from servers import Answered, Server
 
 SEED = os.environ.get("ROSTER_SEED", "1")
@@ -114,18 +115,13 @@ def test_every_answer_is_a_documented_one(target: Server, tmp_path: Path) -> Non
     assert {s for s in statuses if s >= "500"} == {"501", "503"}
     path = tmp_path / "openapi.json"
     path.write_text(json.dumps(narrowed(document, target)))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("schemathesis"), "run", path, "--url", target.url]
-        + ["--header", f"DD-API-KEY: {target.api_key}", "--header", f"DD-APPLICATION-KEY: {target.app_key}"]
-        + ["--checks", "status_code_conformance,content_type_conformance,response_schema_conformance"]
-        + ["--phases", "coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", SEED, "--no-shrink"]
-        + ["--continue-on-failure", "--request-timeout", "60", "--warnings", "off", "--no-color"]
-        + ["--generation-database", "none"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=FUZZ_TIMEOUT_S,
-    )
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", str(path), "--url", target.url]
+    command += ["--header", f"DD-API-KEY: {target.api_key}", "--header", f"DD-APPLICATION-KEY: {target.app_key}"]
+    command += ["--checks", "status_code_conformance,content_type_conformance,response_schema_conformance"]
+    command += ["--phases", "coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", SEED, "--no-shrink"]
+    command += ["--continue-on-failure", "--request-timeout", "60", "--warnings", "off", "--no-color"]
+    command += ["--generation-database", "none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=FUZZ_TIMEOUT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Tested: {sum(map(len, document['paths'].values()))}" in done.stdout
     check_alive(target)
@@ -238,7 +234,9 @@ def test_half_a_surrogate_pair(target: Server, text: bytes) -> None:
     assert target.ask("POST", "/api/v2/prodlytics", event).status == 202, "JavaScript cuts pairs; the event is good"
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "10001", "9223372036854775807", "9223372036854775808", "1.0", '"1"', "true"])
+@pytest.mark.parametrize(
+    "limit", ["0", "-1", "10001", "9223372036854775807", "9223372036854775808", "1.0", '"1"', "true"]
+)
 def test_a_limit_out_of_bounds(target: Server, limit: str) -> None:
     body = f'{{"data": {{"type": "query_users_request", "attributes": {{"limit": {limit}}}}}}}'.encode()
     path = f"{AUDIENCE}/users/query"
@@ -263,7 +261,9 @@ def test_a_request_nested_as_deep_as_its_body_allows(target: Server) -> None:
     check_alive(target)
 
 
-@pytest.mark.parametrize("type", ["text/plain", "application/xml", "multipart/form-data; boundary=x", "", "application/json; charset=utf-16"])
+@pytest.mark.parametrize(
+    "type", ["text/plain", "application/xml", "multipart/form-data; boundary=x", "", "application/json; charset=utf-16"]
+)
 def test_the_content_type_of_a_request_does_not_matter(target: Server, type: str) -> None:
     body = b'{"data": {"type": "query_users_request"}}'
     assert target.ask("POST", f"{AUDIENCE}/users/query", body, headers={"Content-Type": type}).status == 200
@@ -319,7 +319,10 @@ def test_a_useless_authorization_header(target: Server, header: str) -> None:
     check_refused(target.ask("GET", path, keys=False, headers={"Authorization": header}), path, 401, 403)
 
 
-@pytest.mark.parametrize("path", ["//api/v2/validate_keys", "///api/v2/validate_keys", "/api/v2/validate_keys?", "/api/v2/validate_keys?x=%ff&=&x"])
+@pytest.mark.parametrize(
+    "path",
+    ["//api/v2/validate_keys", "///api/v2/validate_keys", "/api/v2/validate_keys?", "/api/v2/validate_keys?x=%ff&=&x"],
+)
 def test_paths_that_still_mean_the_same(target: Server, path: str) -> None:
     answer = target.ask("GET", path)
     assert (answer.status, answer.json()) == (200, {"status": "ok"})
@@ -398,17 +401,17 @@ def test_a_strange_host(target: Server, host: bytes) -> None:
 def test_a_caller_who_hangs_up(target: Server) -> None:
     """Half a request, no body at all, and gone before the answer: nothing is left hanging."""
     path = f"{AUDIENCE}/users/query"
-    for head in (
-        b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Le" % path.encode(),
-        b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{" % path.encode(),
-        b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc" % path.encode(),
-    ):
+    body = b'{"data": {"type": "query_users_request"}}'
+    keys = f"DD-API-KEY: {target.api_key}\r\nDD-APPLICATION-KEY: {target.app_key}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{keys}".encode()
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    halves = [
+        head + b"Content-Le",
+        head + b"Content-Length: 1000\r\n\r\n{",
+        head + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc",
+    ]
+    for request in [*halves, *[whole] * 40]:
         with socket.create_connection(("127.0.0.1", target.port), timeout=20) as wire:
-            wire.sendall(head.replace(b"Host: x", f"Host: x\r\nDD-API-KEY: {target.api_key}\r\nDD-APPLICATION-KEY: {target.app_key}".encode()))
-    for _ in range(40):
-        with socket.create_connection(("127.0.0.1", target.port), timeout=20) as wire:
-            body = b'{"data": {"type": "query_users_request"}}'
-            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nDD-API-KEY: {target.api_key}\r\nDD-APPLICATION-KEY: {target.app_key}\r\nContent-Length: {len(body)}\r\n\r\n"
-            wire.sendall(head.encode() + body)
-    assert target.ask("POST", path, {"data": {"type": "query_users_request"}}).status == 200
+            wire.sendall(request)
+    assert target.ask("POST", path, body).status == 200
     check_alive(target)

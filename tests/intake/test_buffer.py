@@ -250,6 +250,25 @@ def test_a_line_that_cannot_be_stored_is_put_aside_alone(tmp_path: Path, duck: D
     assert log.pending() == []
 
 
+class DyingLog(EventLog):
+    """A log whose process dies before it removes anything."""
+
+    def remove(self, number: int) -> None:
+        raise InterruptedError
+
+
+def test_a_crash_in_the_middle_of_a_split_stores_nothing_twice(tmp_path: Path, duck: Duck) -> None:
+    events = DuckEvents(duck, lambda *_: None)
+    dying = DyingLog(tmp_path / "log", after=0)
+    dying.append([line(f"{n:02d}", fresh=True) for n in range(6)] + [b"bad"])
+    with pytest.raises(InterruptedError):
+        Applier(dying, events).flush()
+    log = EventLog(tmp_path / "log", after=events.applied_segment())
+    assert len(log.pending()) == 3
+    Applier(log, events).flush()
+    assert stored(duck) == [f"{n:02d}" for n in range(6)]
+
+
 class FlakyEvents:
     """Events that fails a number of times, then remembers what it was given."""
 

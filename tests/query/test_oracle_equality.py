@@ -7,12 +7,13 @@ import os
 import duckdb
 import pytest
 from hypothesis import HealthCheck, given, note, reject, settings
-from oracle import TooManyRows, evaluate, same_rows
-from worlds import World, cases, is_ordered, load, relations_of
 
+from oracle import TooManyRows, evaluate, same_rows
+from random_plans import cases, is_ordered, relations_of
 from roster.query.dialect import DUCKDB
 from roster.query.plan import Plan
 from roster.query.sql import render
+from worlds import World, load
 
 WORLDS = int(os.environ.get("ROSTER_WORLDS", "300"))
 MANY = settings(max_examples=WORLDS, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
@@ -28,7 +29,9 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 @MANY
 @given(case=cases())
-def test_every_plan_gives_the_rows_of_the_oracle(connection: duckdb.DuckDBPyConnection, case: tuple[World, Plan]) -> None:
+def test_every_plan_gives_the_rows_of_the_oracle(
+    connection: duckdb.DuckDBPyConnection, case: tuple[World, Plan]
+) -> None:
     world, plan = case
     try:
         expected = evaluate(plan, world.tables)

@@ -111,12 +111,13 @@ CREATE TABLE IF NOT EXISTS user_sessions (
     "pair" UHUGEINT
 );
 
--- Each pair once, with the times of its first and its latest event.
+-- Each pair of user and account once, with the times of its first and its latest event, and its digest.
 CREATE TABLE IF NOT EXISTS user_accounts (
     "user_id" VARCHAR,
     "account_id" VARCHAR,
     "first_seen" TIMESTAMP,
-    "last_seen" TIMESTAMP
+    "last_seen" TIMESTAMP,
+    "pair" UHUGEINT
 );
 
 -- Numbers the engine remembers; applied_segment is the newest stored segment of the event log.

@@ -62,5 +62,5 @@ class RateLimits:
             return None
         allowed = self._limiter.hit(item, name, key_id)
         reset_at_s, remaining = self._limiter.get_window_stats(item, name, key_id)
-        reset_s = max(0, math.ceil(reset_at_s - now_s))
+        reset_s = min(item.get_expiry(), max(1, math.ceil(reset_at_s - now_s)))
         return allowed, Allowance(name, item.amount, item.get_expiry(), remaining, reset_s)

@@ -50,14 +50,14 @@ def create_reference_table(context: Context, request: Request) -> Reply:
     metadata = asked.file_metadata
     if metadata is None or not metadata.upload_id:
         raise Error(Code.INVALID, "upload_id is required for tables with 'LOCAL_FILE' source")
+    table = _declared(context, request, asked)
     upload = context.store.find_upload(metadata.upload_id)
     if upload is None:
         at = "/data/attributes/file_metadata/upload_id"
         raise Error(Code.INVALID, f"unknown upload {metadata.upload_id!r}", at=at, hint="create an upload first")
     paths = parts_of(context, upload)
-    table = _declared(context, request, asked)
     made, _ = add_table(context, table, paths, "csv", upload.headers, declared=True)
-    shutil.rmtree(context.uploads / upload.id)
+    shutil.rmtree(context.uploads / upload.id, ignore_errors=True)  # another table of this upload may be first
     return Reply({"data": shown_table(made)})
 
 
@@ -260,8 +260,12 @@ def upsert_rows(context: Context, request: Request) -> Reply:
         check_values(table, Row(r.id, r.attributes.values if r.attributes else {}), f"/data/{i}")
         for i, r in enumerate(decode(UpsertRowsBody, request.body).data)
     ]
-    if len({r.id for r in rows}) < len(rows):
-        raise Error(Code.INVALID, "the same row comes twice in one request", at="/data", hint="send each id once")
+    seen: set[str] = set()
+    for i, row in enumerate(rows):
+        if row.id in seen:
+            message = f"row {row.id!r} comes twice in one request"
+            raise Error(Code.INVALID, message, at=f"/data/{i}/id", hint="send each id once")
+        seen.add(row.id)
     now_ms = context.clock.now_ms()
     context.tables.upsert_rows(table, rows, now_ms)
     _count_again(context, request, table, now_ms)
@@ -286,7 +290,10 @@ def _check_size(context: Context, request: Request) -> None:
 
 
 def _count_again(context: Context, request: Request, table: Table, now_ms: int) -> None:
-    count = context.tables.count_rows(table.id)
-    changed = replace(table, row_count=count, updated_ms=now_ms, updated_by=request.caller.id)
-    context.store.update_table(changed, who=request.caller.id)
+    """Keep the number of rows; whoever writes it last looks again, so that writers at once leave the right one."""
+    kept, count = -1, context.tables.count_rows(table.id)
+    while kept != count:
+        changed = replace(table, row_count=count, updated_ms=now_ms, updated_by=request.caller.id)
+        context.store.update_table(changed, who=request.caller.id)
+        kept, count = count, context.tables.count_rows(table.id)
     context.sources_changed()

@@ -25,10 +25,14 @@ def create_upload(context: Context, request: Request) -> Reply:
     if asked.part_count > 1 and asked.part_size < PART_BYTES_MIN:
         hint = f"at least {PART_BYTES_MIN} bytes when there are several parts"
         raise Error(Code.INVALID, "the parts are too small", at="/data/attributes/part_size", hint=hint)
+    try:
+        table_name = normalise_name(asked.table_name)
+    except Error as error:
+        raise error.under("/data/attributes/table_name") from error
     expires_ms = context.clock.now_ms() + int(context.limits.upload_ttl_s * 1000)
     upload = Upload(
         id=context.clock.new_id(),
-        table_name=normalise_name(asked.table_name),
+        table_name=table_name,
         headers=tuple(asked.headers),
         part_count=asked.part_count,
         part_size_bytes=asked.part_size,

@@ -78,6 +78,7 @@ _MACROS = {
         THEN make_timestamp_ms(CAST(x AS BIGINT)) END""",
     "roster_integer_timestamp_us(x)": """CASE WHEN x BETWEEN -62135596800000000 AND 253402300799999999
         THEN make_timestamp(x) END""",
+    "roster_timestamp_ms(x)": "epoch_ms(date_trunc('millisecond', x))",
     "roster_timestamp_text(x)": "strftime(x, '%Y-%m-%dT%H:%M:%S.%gZ')",
     # Text to the other types.
     "roster_trimmed_number(x)": f"CASE WHEN regexp_full_match(x, '{_NUMBER}') THEN roster_finite(TRY_CAST(x AS DOUBLE)) END",
@@ -162,8 +163,8 @@ _CASTS: dict[tuple[Type, Type], tuple[Step, ...]] = {
     (_B, _S): (_S,),
     (_B, _A): (_A,),
     (_T, _S): ("roster_timestamp_text",),
-    (_T, _I): ("epoch_ms",),
-    (_T, _N): ("epoch_ms", _N),
+    (_T, _I): ("roster_timestamp_ms",),
+    (_T, _N): ("roster_timestamp_ms", _N),
     (_T, _D): (_D,),
     (_T, _A): ("roster_timestamp_text", _A),
     (_D, _S): (_S,),

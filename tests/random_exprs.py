@@ -1,0 +1,129 @@
+"""Owns random expressions over given columns, and the values that make them meet."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from roster.model.schema import Schema, Type
+from roster.query.expr import (
+    And,
+    AnyOf,
+    Call,
+    Cast,
+    Column,
+    Compare,
+    Expr,
+    Fn,
+    Get,
+    In,
+    InBlocks,
+    IsNull,
+    Item,
+    Like,
+    Literal,
+    Not,
+    Or,
+    Wild,
+)
+from worlds import INTEGERS, KEYS, PLAIN_TEXTS, VALUES, known, moments, texts
+
+BLOCKS = ("10.0.0.0/24", "10.0.0.1/32", "0.0.0.0/0", "::1/128", "2001:db8::/32", "::/0")
+
+
+def literals(type: Type) -> SearchStrategy[Expr]:
+    values = VALUES[type]
+    if type is Type.DATE:
+        values = moments()
+    if type is Type.ANY:
+        values = texts() | st.sampled_from(INTEGERS) | st.booleans()
+    return known(values).map(lambda value: Literal(value, type))
+
+
+@st.composite
+def patterns(draw: DrawFn) -> tuple[str | Wild, ...]:
+    """Part of a known text between wildcards, or a known text with some characters made wild or changed."""
+    text = draw(st.sampled_from(("a%b", "a_b", "a\\b", "ba%b", "aab")) | st.sampled_from(PLAIN_TEXTS))
+    before, after = draw(st.sampled_from([[], [Wild.ANY]])), draw(st.sampled_from([[], [Wild.ANY]]))
+    if draw(st.booleans()):
+        start, end = sorted(draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+        return joined([*before, text[start:end], *after])
+    pieces: list[str | Wild] = []
+    for character in text:
+        wild = {0: [Wild.ANY], 1: [Wild.ONE], 2: [], 3: [character.swapcase()], 4: [Wild.ANY, character]}
+        pieces += wild.get(draw(st.integers(0, 9)), [character])
+    return joined([*before, *pieces, *after])
+
+
+@st.composite
+def exprs(draw: DrawFn, schema: Schema, type: Type, depth: int = 2, inside: bool = False) -> Expr:
+    """An expression of `type` over columns of `schema`; `inside` an AnyOf it may use the item."""
+    columns = [Column(c.name, c.type) for c in schema if c.type is type]
+    leaves: list[SearchStrategy[Expr]] = [literals(type)]
+    if columns:
+        leaves += [st.sampled_from(columns)] * 4
+    if inside:
+        leaves += [st.just(Item()) if type is Type.ANY else st.just(Cast(Item(), type))] * 4
+    if depth == 0:
+        return draw(st.one_of(leaves))
+
+    def inner(kind: Type) -> SearchStrategy[Expr]:
+        return exprs(schema, kind, depth - 1, inside)
+
+    present = sorted({c.type for c in schema} - {type}) or [Type.STRING]
+    others = st.sampled_from(present) | st.sampled_from([t for t in Type if t is not type])
+    casts = others.flatmap(inner).map(lambda e: Cast(e, type))
+    match type:
+        case Type.STRING:
+            fn = st.sampled_from([Fn.LOWER, Fn.TRIM, Fn.NULL_IF_EMPTY])
+            more: list[SearchStrategy[Expr]] = [casts, st.builds(Call, fn, st.tuples(inner(type)))]
+        case Type.INTEGER | Type.NUMBER:
+            more = [casts, st.builds(Call, st.just(Fn.ADD), st.tuples(inner(type), inner(type)))]
+        case Type.BOOLEAN:
+            more = [casts, predicates(schema, depth, inside)]
+        case Type.ANY:
+            more = [casts, st.builds(Get, inner(type), st.sampled_from(KEYS))]
+        case _:
+            more = [casts]
+    return draw(st.one_of(*leaves, *more))
+
+
+@st.composite
+def predicates(draw: DrawFn, schema: Schema, depth: int = 2, inside: bool = False) -> Expr:
+    if depth == 0:
+        return draw(exprs(schema, Type.BOOLEAN, 0, inside))
+    again = predicates(schema, depth - 1, inside)
+    present = sorted({c.type for c in schema if c.type is not Type.ANY}) or [Type.STRING]
+    type = draw(st.sampled_from(present) | st.sampled_from([t for t in Type if t is not Type.ANY]))
+
+    def item(kind: Type) -> SearchStrategy[Expr]:
+        return exprs(schema, kind, depth - 1, inside)
+
+    options = st.lists(literals(type), max_size=8).map(tuple)
+    blocks = st.lists(st.sampled_from(BLOCKS), max_size=2).map(tuple)
+    ops = st.sampled_from(["=", "<", "<=", ">", ">="])
+    some = st.lists(again, max_size=3).map(tuple)
+    keys = st.lists(st.sampled_from(KEYS[:1] * 3 + KEYS), max_size=2).map(tuple)
+    strategies: list[SearchStrategy[Expr]] = [
+        st.builds(Compare, ops, item(type), item(type) | literals(type)),
+        st.builds(In, item(type), options),
+        st.builds(Like, item(Type.STRING), patterns(), st.booleans()),
+        st.builds(InBlocks, item(Type.STRING), blocks),
+        st.builds(IsNull, st.sampled_from(Type).flatmap(item)),
+        st.builds(Not, again),
+        st.builds(And, some),
+        st.builds(Or, some),
+        st.builds(AnyOf, item(Type.ANY), keys, predicates(schema, depth - 1, inside=True)),
+    ]
+    return draw(st.one_of(strategies))
+
+
+def joined(pieces: list[str | Wild]) -> tuple[str | Wild, ...]:
+    """Neighbouring literal pieces as one, as a parser gives them."""
+    merged: list[str | Wild] = []
+    for piece in pieces:
+        if merged and isinstance(piece, str) and isinstance(merged[-1], str):
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return tuple(merged)
