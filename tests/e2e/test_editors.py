@@ -12,7 +12,7 @@ import pytest
 
 from servers import Answered, Server
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("editors")]
 
 EDITORS = 100
 WAIT_S = 60.0

@@ -13,6 +13,8 @@ import pytest
 
 from servers import Answered, Server
 
+pytestmark = pytest.mark.xdist_group("audience")
+
 WAIT_S = 60.0
 BASE = "/api/v2/product-analytics"
 TABLES = "/api/v2/reference-tables"

@@ -18,6 +18,8 @@ from jsonschema import Draft202012Validator
 
 from servers import Answered, Server
 
+pytestmark = pytest.mark.xdist_group("fuzz")
+
 SEED = os.environ.get("ROSTER_SEED", "1")
 EXAMPLES = os.environ.get("ROSTER_FUZZ_EXAMPLES", "40")
 """Random requests an operation; raise it to search longer."""

@@ -17,6 +17,8 @@ from roster.operations import keys
 from roster.settings import Settings
 from servers import Answered, Server
 
+pytestmark = pytest.mark.xdist_group("keys")
+
 AUDIENCE = "/api/v2/product-analytics/users"
 TABLES = "/api/v2/reference-tables/tables"
 EVENTS = "/api/v2/prodlytics"

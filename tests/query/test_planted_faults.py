@@ -19,7 +19,7 @@ from roster.query.plan import Plan
 from roster.query.sql import Rendered, render
 from worlds import World, load
 
-EXAMPLES = 700
+EXAMPLES = 1800
 FIXED = settings(
     max_examples=EXAMPLES,
     derandomize=True,
@@ -38,6 +38,7 @@ class Sample:
     plan: Plan
     rendered: Rendered
     tree: exp.Expression
+    kinds: frozenset[str]
     rows: list[tuple[Any, ...]]
 
 
@@ -54,7 +55,8 @@ def samples() -> list[Sample]:
         except TooManyRows:
             return
         rendered = render(plan, DUCKDB)
-        found.append(Sample(world, plan, rendered, sqlglot.parse_one(rendered.sql, dialect="duckdb"), rows))
+        tree = sqlglot.parse_one(rendered.sql, dialect="duckdb")
+        found.append(Sample(world, plan, rendered, tree, frozenset(map(kind_of, tree.walk())), rows))
 
     collect()
     return found
@@ -69,27 +71,32 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 
 Change = Callable[[exp.Expression], exp.Expression]
+Fault = tuple[str, Change]
+"""The kind of node that it changes, and how."""
 
 
-def swap(old: type[exp.Expression], new: type[exp.Expression]) -> Change:
-    return lambda node: new(**node.args) if type(node) is old else node
+def kind_of(node: exp.Expression) -> str:
+    """The name of a function of ours, else of the node's class."""
+    return node.name.lower() if isinstance(node, exp.Anonymous) else type(node).__name__
 
 
-def call_instead(old: str, new: str) -> Change:
+def swap(old: type[exp.Expression], new: type[exp.Expression]) -> Fault:
+    return old.__name__, lambda node: new(**node.args)
+
+
+def only(kind: type[exp.Expression], change: Change) -> Fault:
+    return kind.__name__, change
+
+
+def call_instead(old: str, new: str) -> Fault:
     """Another function, or with a type's name a plain TRY_CAST, in the place of one of ours."""
 
     def change(node: exp.Expression) -> exp.Expression:
-        if not (isinstance(node, exp.Anonymous) and node.name.lower() == old):
-            return node
         if new.isupper():
             return exp.TryCast(this=node.expressions[0], to=exp.DataType.build(new, dialect="duckdb"))
         return exp.Anonymous(this=new, expressions=node.expressions)
 
-    return change
-
-
-def only(kind: type[exp.Expression], change: Change) -> Change:
-    return lambda node: change(node) if type(node) is kind else node
+    return old, change
 
 
 def put(**args: Any) -> Change:
@@ -131,7 +138,7 @@ def every_row(node: exp.Expression) -> exp.Expression:
 
 def join_becomes(old: str, new: str) -> Change:
     def change(node: exp.Expression) -> exp.Expression:
-        if isinstance(node, exp.Join) and old in (node.kind, node.side):
+        if old in (node.kind, node.side):
             node.set("side", "LEFT" if new == "LEFT" else None)
             node.set("kind", None if new == "LEFT" else new)
         return node
@@ -142,10 +149,14 @@ def join_becomes(old: str, new: str) -> Change:
 def without_on_null(node: exp.Expression) -> exp.Expression:
     """Null keys match each other."""
     on = node.args.get("on")
-    return node if on is None else put(on=on.transform(swap(exp.EQ, exp.NullSafeEQ)))(node)
+    return (
+        node
+        if on is None
+        else put(on=on.transform(lambda n: exp.NullSafeEQ(**n.args) if isinstance(n, exp.EQ) else n))(node)
+    )
 
 
-def null_key(node: exp.Expression) -> exp.Expression:
+def null_guard_lost(node: exp.Expression) -> exp.Expression:
     """Drops the IS NOT NULL guard of items inside an AnyOf and of entities."""
     if isinstance(node, exp.Not) and isinstance(node.this, exp.Is) and isinstance(node.this.expression, exp.Null):
         return exp.true()
@@ -161,13 +172,13 @@ def beyond_low(node: exp.Expression) -> exp.Expression:
     return exp.paren(exp.and_(exp.GT(this=node.this, expression=low), exp.LTE(this=node.this.copy(), expression=high)))
 
 
-FAULTS: dict[str, Change] = {
+FAULTS: dict[str, Fault] = {
     "<= as <": swap(exp.LTE, exp.LT),
     ">= as >": swap(exp.GTE, exp.GT),
     "< as <=": swap(exp.LT, exp.LTE),
     "= as null-safe =": swap(exp.EQ, exp.NullSafeEQ),
     "AND as OR": swap(exp.And, exp.Or),
-    "NOT e instead of e IS NOT TRUE": plain_not,
+    "NOT e instead of e IS NOT TRUE": only(exp.Not, plain_not),
     "nulls first": only(exp.Ordered, put(nulls_first=True)),
     "descending lost": only(exp.Ordered, put(desc=False)),
     "sort lost": only(exp.Select, put(order=None)),
@@ -182,11 +193,11 @@ FAULTS: dict[str, Change] = {
     "sum as avg": swap(exp.Sum, exp.Avg),
     "quantile not interpolated": swap(exp.PercentileCont, exp.PercentileDisc),
     "union removes duplicates": only(exp.Union, put(distinct=True)),
-    "left join as inner": join_becomes("LEFT", "INNER"),
-    "inner join as left": join_becomes("INNER", "LEFT"),
-    "semi join as inner": join_becomes("SEMI", "INNER"),
-    "anti join as semi": join_becomes("ANTI", "SEMI"),
-    "semi join as anti": join_becomes("SEMI", "ANTI"),
+    "left join as inner": only(exp.Join, join_becomes("LEFT", "INNER")),
+    "inner join as left": only(exp.Join, join_becomes("INNER", "LEFT")),
+    "semi join as inner": only(exp.Join, join_becomes("SEMI", "INNER")),
+    "anti join as semi": only(exp.Join, join_becomes("ANTI", "SEMI")),
+    "semi join as anti": only(exp.Join, join_becomes("SEMI", "ANTI")),
     "null keys join": only(exp.Join, without_on_null),
     "fold ignored": only(exp.Lower, inner_part),
     "escape ignored": only(exp.Escape, inner_part),
@@ -200,7 +211,7 @@ FAULTS: dict[str, Change] = {
     "rows at the same place follow each other": only(exp.WindowSpec, put(kind="ROWS")),
     "earliest start lost": swap(exp.ArrayMin, exp.ArrayMax),
     "arrays not opened": only(exp.Case, lambda n: n.args["default"] if n.find(exp.Lambda) else n),
-    "nulls in arrays reached": null_key,
+    "nulls reached and taken for entities": only(exp.Not, null_guard_lost),
     "nullif lost": only(exp.Nullif, inner_part),
     "trim of spaces only": call_instead("roster_trim", "trim"),
     "text to number by the engine": call_instead("roster_text_number", "DOUBLE"),
@@ -220,11 +231,14 @@ FAULTS: dict[str, Change] = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_seen(name: str, samples: list[Sample], connection: duckdb.DuckDBPyConnection) -> None:
-    for sample in samples:
-        sql = sample.tree.transform(FAULTS[name]).sql(dialect="duckdb", pretty=True)
+    kind, change = FAULTS[name]
+    concerned = [sample for sample in samples if kind in sample.kinds]
+    for sample in concerned:
+        tree = sample.tree.transform(lambda node: change(node) if kind_of(node) == kind else node)
+        sql = tree.sql(dialect="duckdb", pretty=True)
         if sql != sample.rendered.sql and differs(sample, sql, connection):
             return
-    pytest.fail(f"{name}: the same rows in all {len(samples)} worlds")
+    pytest.fail(f"{name}: the same rows in all {len(concerned)} worlds that it concerns")
 
 
 def differs(sample: Sample, sql: str, connection: duckdb.DuckDBPyConnection) -> bool:

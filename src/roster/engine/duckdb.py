@@ -18,6 +18,8 @@ from roster.query.plan import Plan, schema_of
 from roster.query.rewrite import rewrite_all
 from roster.query.sql import Rendered, render
 
+INTERRUPT_EVERY_S = 0.02
+
 
 class DuckEngine:
     """The Engine port on DuckDB. Every run has a connection of its own, so readers never wait for writers."""
@@ -32,21 +34,16 @@ class DuckEngine:
     def run(self, plans: Sequence[Plan], budget: Budget, cancel: Cancel | None = None) -> list[Answer]:
         """Answers in the order of `plans`, all of one snapshot. Errors: see the port."""
         connection = self._duck.cursor()
-        expired = threading.Event()
-
-        def expire() -> None:
-            expired.set()
-            connection.interrupt()
-
-        timer = threading.Timer(budget.timeout_s, expire)
+        ending = _Ending(connection)
+        timer = threading.Timer(budget.timeout_s, ending.end, ("expired",))
         timer.start()
         if cancel is not None:
-            cancel.on_cancel(connection.interrupt)
+            cancel.on_cancel(ending.end_soon)
         try:
             connection.execute("BEGIN TRANSACTION READ ONLY")
             return [self._answer(connection, plan, budget) for plan in plans]
         except duckdb.InterruptException as error:
-            raise _interrupted(expired.is_set(), budget) from error
+            raise _interrupted(ending.why, budget) from error
         except duckdb.OutOfMemoryException as error:
             hint = "narrow the query, or raise the setting engine_memory or engine_spill"
             raise Error(Code.BUSY, "the query needs more memory than it may use", hint=hint) from error
@@ -54,7 +51,7 @@ class DuckEngine:
             raise Error(Code.BUSY, "a source of this query was removed while it ran", hint="try again") from error
         finally:
             timer.cancel()
-            connection.close()
+            ending.close()
 
     def _answer(self, connection: duckdb.DuckDBPyConnection, plan: Plan, budget: Budget) -> Answer:
         rendered = self._render(connection, plan)
@@ -89,8 +86,36 @@ class DuckEngine:
         self._enriched.build(entity, plan)
 
 
-def _interrupted(expired: bool, budget: Budget) -> Error:
-    if not expired:
+class _Ending:
+    """Ends what a connection runs, by interrupting again and again: DuckDB forgets one that comes too early."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._turn = threading.Lock()
+        self._closed = threading.Event()
+        self.why = ""
+
+    def end(self, why: str) -> None:
+        """Interrupt until the connection is closed."""
+        self.why = self.why or why
+        while not self._closed.is_set():
+            with self._turn:
+                if not self._closed.is_set():
+                    self._connection.interrupt()
+            self._closed.wait(INTERRUPT_EVERY_S)
+
+    def end_soon(self) -> None:
+        """`end` without waiting for it."""
+        threading.Thread(target=self.end, args=("cancelled",), daemon=True).start()
+
+    def close(self) -> None:
+        with self._turn:
+            self._closed.set()
+            self._connection.close()
+
+
+def _interrupted(why: str, budget: Budget) -> Error:
+    if why == "cancelled":
         return Error(Code.TIMEOUT, "the query was cancelled")
     hint = "narrow the query, or raise the setting query_timeout_s"
     return Error(Code.TIMEOUT, f"the query ran longer than {budget.timeout_s:g} s", hint=hint)

@@ -120,7 +120,7 @@ def _merge(connection: duckdb.DuckDBPyConnection, entity: Entity, rows: str, cou
 
 
 def _pair(other: str) -> str:
-    """A digest of a user with a session or an account: of two numbers a scan is five times faster than of two texts."""
+    """A digest of a user with a session or an account: looked up several times faster than two texts."""
     return f"md5_number(length(user_id) || ':' || user_id || {other})"
 
 
@@ -141,10 +141,11 @@ def _merge_links(connection: duckdb.DuckDBPyConnection, rows: str) -> None:
     for statement in (
         f"""CREATE OR REPLACE TEMP TABLE pairs AS
             SELECT user_id, account_id, min(time) AS first_seen, max(time) AS last_seen, {_pair("account_id")} AS pair
-            FROM {rows} WHERE sign > 0 AND user_id IS NOT NULL AND account_id IS NOT NULL GROUP BY user_id, account_id""",
+            FROM {rows} WHERE sign > 0 AND user_id IS NOT NULL AND account_id IS NOT NULL
+            GROUP BY user_id, account_id""",
         """CREATE OR REPLACE TEMP TABLE links AS
-            SELECT new.user_id, new.account_id, pair, old.rowid AS place, least(old.first_seen, new.first_seen) AS first_seen,
-                greatest(old.last_seen, new.last_seen) AS last_seen
+            SELECT new.user_id, new.account_id, pair, old.rowid AS place,
+                least(old.first_seen, new.first_seen) AS first_seen, greatest(old.last_seen, new.last_seen) AS last_seen
             FROM pairs AS new LEFT JOIN user_accounts AS old USING (pair)""",
         "CREATE OR REPLACE TEMP TABLE new_links AS SELECT user_id, account_id FROM links WHERE place IS NULL",
         "DELETE FROM user_accounts WHERE rowid IN (SELECT place FROM links)",
