@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.intake import run_intake
@@ -21,7 +23,7 @@ from roster.main import Product, SystemClock
 NAMES = ("start", *(r.name for r in READS), "update", "intake")
 
 
-def main(words: list[str] | None = None, home: Path = HOME) -> int:
+def main(words: list[str] | None = None) -> int:
     """Run the named workloads, all when none is named."""
     parser = argparse.ArgumentParser("bench", description=__doc__)
     parser.add_argument("workload", nargs="*", help=f"any of {', '.join(NAMES)}; all when none is named")
@@ -30,56 +32,60 @@ def main(words: list[str] | None = None, home: Path = HOME) -> int:
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--folder", type=Path, default=HOME, help="where worlds and results.json are kept")
     asked = parser.parse_args(words)
     unknown = set(asked.workload) - set(NAMES)
     if unknown or not 0 < asked.profiles <= asked.events or asked.rounds < 1 or asked.rows < 1:
         parser.error(f"unknown workload {', '.join(sorted(unknown))}" if unknown else "a size is out of range")
     size = Size(asked.profiles, asked.rows, asked.events, asked.seed)
     chosen = tuple(asked.workload) or NAMES
-    world = open_world(size, lambda line: print(line, file=sys.stderr), home)
-    outcomes = run(world, size, chosen, asked.rounds)
+    world = open_world(size, _say, asked.folder)
+    outcomes = []
+    for outcome in run(world, size, chosen, asked.rounds):
+        _say(f"{outcome.workload} done")
+        outcomes.append(outcome)
     told = machine(size, asked.rounds)
     print(table(outcomes))
     print("machine: " + ", ".join(f"{name} {value}" for name, value in told.items()))
-    write_json(home / "results.json", world, told, outcomes)
+    write_json(asked.folder / "results.json", world, told, outcomes)
     return 0
 
 
-def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> list[Outcome]:
+def _say(line: str) -> None:
+    print(time.strftime("%H:%M:%S"), line, file=sys.stderr)
+
+
+def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Iterator[Outcome]:
     """The chosen workloads on a copy of the world that is thrown away afterwards."""
     copy = world.lend()
-    outcomes = []
     try:
         if "start" in chosen:
-            outcomes.append(run_start(copy, world.keys, rounds))
-        outcomes += _run_paired(world, copy, chosen, rounds)
+            yield run_start(copy, world.keys, rounds)
+        yield from _run_paired(world, copy, chosen, rounds)
         if "intake" in chosen:
-            outcomes.append(run_intake(copy, world.keys, size, rounds))
+            yield run_intake(copy, world.keys, size, rounds)
     finally:
         shutil.rmtree(copy)
-    return outcomes
 
 
-def _run_paired(world: World, copy: Path, chosen: tuple[str, ...], rounds: int) -> list[Outcome]:
+def _run_paired(world: World, copy: Path, chosen: tuple[str, ...], rounds: int) -> Iterator[Outcome]:
     """What runs over HTTP on the copy and by hand on the original, in the same rounds."""
     reads = [r for r in READS if r.name in chosen]
     if not reads and "update" not in chosen:
-        return []
+        return
     product = Product(world.settings(), SystemClock())
     connection = product.duck.cursor()
-    outcomes = []
     try:
         with Server(copy, world.keys) as server, server.wire() as wire:
             for read in reads:
-                outcomes.append(run_read(read, product.context, connection, wire, world.table_id, rounds))
+                yield run_read(read, product.context, connection, wire, world.table_id, rounds)
             if "update" in chosen:
-                outcomes.append(run_update(connection, wire, rounds))
+                yield run_update(connection, wire, rounds)
     finally:
         connection.close()
         product.log.close()
         product.duck.close()
         product.store.close()
-    return outcomes
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ from bench.server import Keys, Server
 from bench.world import END_MS, Size
 from roster.base.time import instant, iso_ms
 from roster.engine.events import create_tables
+from roster.settings import Settings
 
 PATH = "/api/v2/prodlytics"
 REQUESTS = {1: 400, 100: 120, 1000: 32}
-"""Requests of a round by their number of events, shared out over the connections."""
+"""Requests of a round by their number of events, shared out over the connections; fewer in a small world."""
 CONNECTIONS = (1, 8)
 ROUNDS_MAX = 5
 BODIES = 16
@@ -94,12 +95,16 @@ def as_rows(events: Sequence[dict[str, Any]]) -> str:
 
 def run_intake(data: Path, keys: Keys, size: Size, rounds: int) -> Outcome:
     """Every batch size over one and over eight connections; in the end both stores hold the same rows."""
-    scratch = data.with_name("by_hand.duckdb")
-    for stale in scratch.parent.glob(f"{scratch.name}*"):
-        stale.unlink()
-    config = {"threads": 2, "memory_limit": "4GB", "checkpoint_threshold": "256MB"}
+    scratch = data / "by_hand.duckdb"
+    settings = Settings(data=data)
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": settings.engine_threads,
+        "memory_limit": settings.engine_memory,
+        "checkpoint_threshold": "256MB",
+    }
     database = duckdb.connect(str(scratch), config=config)
     create_tables(database)
+    requests = {batch: int(count * min(1, size.events / 1_000_000)) for batch, count in REQUESTS.items()}
     dice = random.Random(size.seed)
     bodies = {batch: [make_events(batch, size.profiles, dice) for _ in range(BODIES)] for batch in REQUESTS}
     samples: dict[str, list[float]] = {}
@@ -107,11 +112,12 @@ def run_intake(data: Path, keys: Keys, size: Size, rounds: int) -> Outcome:
         for number in range(-1, min(rounds, ROUNDS_MAX)):
             for batch, connections in ((b, c) for b in REQUESTS for c in CONNECTIONS):
                 name = f"batches of {batch:,}, {connections} connection{'s' * (connections > 1)}"
-                ours = _send(server, bodies[batch], connections)
+                each = max(1, requests[batch] // connections)
+                ours = _send(server, bodies[batch], connections, each)
                 started_s = time.perf_counter()
                 _wait_stored(data)
                 drained_s = time.perf_counter() - started_s
-                theirs = _append(database, bodies[batch], connections)
+                theirs = _append(database, bodies[batch], connections, each)
                 if number >= 0:
                     for key, value in ((name, ours), (f"{name}, by hand", theirs), (f"{name}: {DRAINED}", drained_s)):
                         samples.setdefault(key, []).append(value)
@@ -126,7 +132,7 @@ def run_intake(data: Path, keys: Keys, size: Size, rounds: int) -> Outcome:
     return Outcome("intake", note, tuple(made))
 
 
-def _send(server: Server, bodies: list[list[dict[str, Any]]], connections: int) -> float:
+def _send(server: Server, bodies: list[list[dict[str, Any]]], connections: int, each: int) -> float:
     """Events acknowledged a second over HTTP."""
     with ExitStack() as stack:
         wires = [stack.enter_context(server.wire()) for _ in range(connections)]
@@ -135,7 +141,7 @@ def _send(server: Server, bodies: list[list[dict[str, Any]]], connections: int) 
         def sender(place: int) -> Sender:
             return lambda n: _accept(wires[place].send(packed[n]))
 
-        return _rate(len(bodies[0]), [sender(place) for place in range(connections)])
+        return _rate(len(bodies[0]), each, [sender(place) for place in range(connections)])
 
 
 def _accept(answer: bytes) -> None:
@@ -143,7 +149,9 @@ def _accept(answer: bytes) -> None:
         raise RuntimeError(f"not an acknowledgement: {answer[:200]!r}")
 
 
-def _append(database: duckdb.DuckDBPyConnection, bodies: list[list[dict[str, Any]]], connections: int) -> float:
+def _append(
+    database: duckdb.DuckDBPyConnection, bodies: list[list[dict[str, Any]]], connections: int, each: int
+) -> float:
     """Events committed a second by hand."""
     rows = [as_rows(body) for body in bodies]
     cursors = [database.cursor() for _ in range(connections)]
@@ -155,15 +163,14 @@ def _append(database: duckdb.DuckDBPyConnection, bodies: list[list[dict[str, Any
         return append
 
     try:
-        return _rate(len(bodies[0]), [sender(place) for place in range(connections)])
+        return _rate(len(bodies[0]), each, [sender(place) for place in range(connections)])
     finally:
         for cursor in cursors:
             cursor.close()
 
 
-def _rate(batch: int, senders: list[Sender]) -> float:
-    """Events a second when the senders share a round's requests and begin together."""
-    each = REQUESTS[batch] // len(senders)
+def _rate(batch: int, each: int, senders: list[Sender]) -> float:
+    """Events a second when every sender makes `each` requests and all begin together."""
     errors: list[Exception] = []
     gate = threading.Barrier(len(senders) + 1)
 

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping as Map
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 WARM_ROUNDS = 2
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,11 @@ def quantile(samples: tuple[float, ...], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-def time_ms(work: Callable[[], object]) -> float:
+def time_ms(work: Callable[[], Done]) -> tuple[float, Done]:
+    """Milliseconds of the work, and what it gave."""
     started_s = time.perf_counter()
-    work()
-    return (time.perf_counter() - started_s) * 1000
+    done = work()
+    return (time.perf_counter() - started_s) * 1000, done
 
 
 def alternate(
@@ -65,7 +67,7 @@ def alternate(
     for number in range(-warm_rounds, rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            taken_ms = time_ms(works[name])
+            taken_ms, _ = time_ms(works[name])
             if number >= 0:
                 samples[name].append(taken_ms)
     return {name: tuple(taken) for name, taken in samples.items()}

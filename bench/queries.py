@@ -44,7 +44,7 @@ def enriched() -> Source:
 def joined(table_id: str) -> Source:
     """Users beside the current rows of the reference table, on the address in lower case without blanks."""
     on = "lower(trim(crm.email)) = lower(trim(users.user_email))"
-    return Source(f'users LEFT JOIN table_{table_id.replace("-", "")} AS crm ON {on}', 'crm."')
+    return Source(f"users LEFT JOIN table_{table_id.replace('-', '')} AS crm ON {on}", 'crm."')
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,15 @@ BUSIEST = "events_count DESC NULLS LAST, user_id"
 LATEST = "last_seen DESC NULLS LAST, user_id"
 
 READS = (
-    Read("page", f"page of 25 with total: {SEARCH}, all columns", f"{BASE}/query", _page({"query": SEARCH}), ALL, BY_HAND, BUSIEST),
+    Read(
+        "page",
+        f"page of 25 with total: {SEARCH}, all columns",
+        f"{BASE}/query",
+        _page({"query": SEARCH}),
+        ALL,
+        BY_HAND,
+        BUSIEST,
+    ),
     Read(
         "page_columns",
         f"the same page with {len(FEW)} columns",

@@ -16,11 +16,11 @@ import duckdb
 from bench.measure import Contender, Outcome, alternate, same
 from bench.queries import Read, enriched, joined
 from bench.server import Wire
+from roster.model.schema import Entity
 from roster.operations.context import Context, Reply, Request
 from roster.operations.keys import LOCAL
 from roster.operations.profiles import get_user_facet_info, query_event_filtered_users, query_users, shown
 from roster.ports import Answer, Budget, Cancel, Engine, Explanation
-from roster.model.schema import Entity
 from roster.query.plan import Plan
 
 FUNCTIONS: dict[str, Callable[[Context, Request], Reply]] = {
@@ -52,7 +52,9 @@ class _Recorder:
         self._engine.materialise(entity, plan)
 
 
-def run_read(read: Read, context: Context, connection: duckdb.DuckDBPyConnection, wire: Wire, table_id: str, rounds: int) -> Outcome:
+def run_read(
+    read: Read, context: Context, connection: duckdb.DuckDBPyConnection, wire: Wire, table_id: str, rounds: int
+) -> Outcome:
     """One read workload, every way."""
     function = FUNCTIONS[read.path.rsplit("/", 1)[1]]
     request = Request(LOCAL, json.dumps(read.body).encode())

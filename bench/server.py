@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-NO_LIMITS = {bucket: "1000000/second" for bucket in ("audience_read", "audience_write", "reference_tables_write", "events")}
+NO_LIMITS = dict.fromkeys(("audience_read", "audience_write", "reference_tables_write", "events"), "1000000/second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,9 @@ class Wire:
     def __enter__(self) -> Wire:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._socket.close()
 
 
@@ -115,7 +117,11 @@ class Server:
         """Resident memory of the process: all of it, and the part that no file backs."""
         assert self._process is not None
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-        sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest}
+        sizes = {
+            name: int(rest.split()[0]) * 1024
+            for name, _, rest in (line.partition(":") for line in lines)
+            if "kB" in rest
+        }
         return sizes["VmRSS"], sizes["RssAnon"]
 
     def _log_path(self) -> Path:
@@ -126,7 +132,9 @@ class Server:
         self.wait_open()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._process is not None
         self._process.terminate()
         try:

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.measure import Contender, Outcome, same, time_ms
+from bench.measure import Contender, Outcome, same
 from bench.queries import READS, enriched
 from bench.server import Keys, Server
 from roster.settings import Settings
@@ -44,7 +44,7 @@ def run_start(data: Path, keys: Keys, rounds: int) -> Outcome:
             for name, value in (ours | theirs).items():
                 samples[name].append(value)
     bases = {FIRST: BY_HAND, RSS: RSS_BY_HAND, ANON: ANON_BY_HAND}
-    units = {name: "MB" for name in (RSS, ANON, RSS_BY_HAND, ANON_BY_HAND)}
+    units = dict.fromkeys((RSS, ANON, RSS_BY_HAND, ANON_BY_HAND), "MB")
     note = f"files in the page cache; the first answer is that of `page`; memory {IDLE_S:g} s after it"
     made = (Contender(n, tuple(s), units.get(n, "ms"), bases.get(n)) for n, s in samples.items())
     return Outcome("start", note, tuple(made))
@@ -67,13 +67,14 @@ def _start_by_hand(data: Path) -> tuple[dict[str, float], int]:
     settings = Settings(data=data)
     config = {"memory_limit": settings.engine_memory, "threads": settings.engine_threads}
     words = json.dumps([str(data / "engine.duckdb"), config, READS[0].by_hand(enriched())])
-    lines: list[str] = []
+    started_s = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", _SCRIPT, words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    first_ms = time_ms(lambda: lines.append(process.stdout.readline()))
+    line = process.stdout.readline()
+    first_ms = (time.perf_counter() - started_s) * 1000
     time.sleep(IDLE_S)
     rest, _ = process.communicate("\n", timeout=60)
     rss, anonymous = (int(line) * 1024 / 1e6 for line in rest.split())
-    return {BY_HAND: first_ms, RSS_BY_HAND: rss, ANON_BY_HAND: anonymous}, int(lines[0])
+    return {BY_HAND: first_ms, RSS_BY_HAND: rss, ANON_BY_HAND: anonymous}, int(line)

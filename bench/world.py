@@ -82,7 +82,7 @@ class World:
         return copy
 
 
-def open_world(size: Size, say: Say, home: Path = HOME) -> World:
+def open_world(size: Size, say: Say, home: Path) -> World:
     """The kept world of this size, or a new one."""
     folder = home / size.name()
     stamp = folder / "world.json"
@@ -183,7 +183,9 @@ def events_sql(size: Size, first: int, after: int) -> str:
         "os_name": "Windows macOS Android iOS Linux",
         "browser_name": "Chrome Safari Firefox Edge",
     }
-    picked = "".join(f", {_pick(words, 'u', salt + 10 + n)} AS {name}" for n, (name, words) in enumerate(of_user.items()))
+    picked = "".join(
+        f", {_pick(words, 'u', salt + 10 + n)} AS {name}" for n, (name, words) in enumerate(of_user.items())
+    )
     first_names, last_names = "Ada Ben Cleo Dan Eva Finn", "Smith Meyer Dubois Tanaka Silva Novak Jensen Rossi"
     return f"""
         INSERT INTO events BY NAME
@@ -207,9 +209,9 @@ def events_sql(size: Size, first: int, after: int) -> str:
             CASE WHEN kind BETWEEN 0.6 AND 0.9 THEN 'click' END AS action_type,
             CASE WHEN kind BETWEEN 0.6 AND 0.9 THEN 'button ' || page % 30 END AS action_name,
             'shop' AS application_id, 'Shop' AS application_name, 'web' AS service, 'prod' AS env{picked},
-            json_object('context', json_object('experiment', 'x' || i % 20, 'cart_value', (i % 5000) / 10.0,
-                'flags', json_object('beta', i % 7 = 0)), 'view', json_object('referrer', 'https://r.example/' || i % 90)
-            )::JSON::VARIANT AS rest
+            json_object('view', json_object('referrer', 'https://r.example/' || i % 90),
+                'context', json_object('experiment', 'x' || i % 20, 'cart_value', (i % 5000) / 10.0,
+                    'flags', json_object('beta', i % 7 = 0)))::JSON::VARIANT AS rest
         FROM numbered"""
 
 
@@ -218,9 +220,10 @@ def crm_sql(size: Size) -> str:
     salt = size.seed * 1000 + 500
     matched = size.rows * 3 // 4
     return f"""
-        SELECT CASE WHEN i >= {matched} THEN 'lead' || i || '@nowhere.example' WHEN i % 7 = 0 THEN upper({email_sql("i")})
-                ELSE lower({email_sql("i")}) END AS email,
-            {_pick("gold silver bronze free", "i", salt)} AS tier, {_pick("monthly yearly none", "i", salt + 1)} AS plan,
+        SELECT CASE WHEN i >= {matched} THEN 'lead' || i || '@nowhere.example'
+                WHEN i % 7 = 0 THEN upper({email_sql("i")}) ELSE lower({email_sql("i")}) END AS email,
+            {_pick("gold silver bronze free", "i", salt)} AS tier,
+            {_pick("monthly yearly none", "i", salt + 1)} AS plan,
             'Owner ' || floor(2000 * {_unit("i", salt + 2)})::INTEGER AS owner,
             floor(100 * {_unit("i", salt + 3)})::INTEGER AS lead_score,
             round(100000 * {_unit("i", salt + 4)}, 2) AS arr, {_unit("i", salt + 5)} < 0.4 AS is_customer,

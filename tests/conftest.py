@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
 from servers import Server
 
 settings.register_profile("roster", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])

@@ -99,7 +99,6 @@ def test_time_and_dice_come_in_as_arguments() -> None:
             read = isinstance(node, ast.Attribute) and ast.unparse(node) in {
                 "time.time",
                 "time.time_ns",
-                "time.time_ns",
                 "datetime.now",
                 "datetime.utcnow",
                 "uuid.uuid4",

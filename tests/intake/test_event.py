@@ -62,6 +62,11 @@ def test_a_server_event_is_lifted_and_nothing_is_dropped() -> None:
     ]
 
 
+def test_hot_paths_have_one_key_or_two() -> None:
+    """The lifting looks no deeper."""
+    assert {c.path.count(".") for c in EVENT_COLUMNS} == {0, 1}
+
+
 def test_one_event_an_array_and_ndjson_are_all_taken() -> None:
     text = json.dumps(GOOD).encode()
     assert take(text).accepted == 1

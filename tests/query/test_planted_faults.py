@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any, get_args
 
 import duckdb
 import pytest
@@ -14,12 +15,15 @@ from sqlglot import exp
 
 from oracle import TooManyRows, evaluate, same_rows
 from random_plans import cases, is_ordered, relations_of
+from roster.model.schema import Type
 from roster.query.dialect import DUCKDB
-from roster.query.plan import Plan
+from roster.query.expr import Cast, Expr, Fn, Wild, type_of
+from roster.query.plan import Agg, Plan, Rank
 from roster.query.sql import Rendered, render
 from worlds import World, load
 
 EXAMPLES = 1800
+pytestmark = pytest.mark.xdist_group("planted_faults")
 FIXED = settings(
     max_examples=EXAMPLES,
     derandomize=True,
@@ -37,7 +41,7 @@ class Sample:
     world: World
     plan: Plan
     rendered: Rendered
-    tree: exp.Expression
+    tree: exp.Expr
     kinds: frozenset[str]
     rows: list[tuple[Any, ...]]
 
@@ -70,28 +74,28 @@ def connection() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-Change = Callable[[exp.Expression], exp.Expression]
+Change = Callable[[exp.Expr], exp.Expr]
 Fault = tuple[str, Change]
 """The kind of node that it changes, and how."""
 
 
-def kind_of(node: exp.Expression) -> str:
+def kind_of(node: exp.Expr) -> str:
     """The name of a function of ours, else of the node's class."""
     return node.name.lower() if isinstance(node, exp.Anonymous) else type(node).__name__
 
 
-def swap(old: type[exp.Expression], new: type[exp.Expression]) -> Fault:
+def swap(old: type[exp.Expr], new: type[exp.Expr]) -> Fault:
     return old.__name__, lambda node: new(**node.args)
 
 
-def only(kind: type[exp.Expression], change: Change) -> Fault:
+def only(kind: type[exp.Expr], change: Change) -> Fault:
     return kind.__name__, change
 
 
 def call_instead(old: str, new: str) -> Fault:
     """Another function, or with a type's name a plain TRY_CAST, in the place of one of ours."""
 
-    def change(node: exp.Expression) -> exp.Expression:
+    def change(node: exp.Expr) -> exp.Expr:
         if new.isupper():
             return exp.TryCast(this=node.expressions[0], to=exp.DataType.build(new, dialect="duckdb"))
         return exp.Anonymous(this=new, expressions=node.expressions)
@@ -102,7 +106,7 @@ def call_instead(old: str, new: str) -> Fault:
 def put(**args: Any) -> Change:
     """The node with some of its parts replaced."""
 
-    def change(node: exp.Expression) -> exp.Expression:
+    def change(node: exp.Expr) -> exp.Expr:
         for name, value in args.items():
             node.set(name, value)
         return node
@@ -110,34 +114,34 @@ def put(**args: Any) -> Change:
     return change
 
 
-def inner_part(node: exp.Expression) -> exp.Expression:
+def inner_part(node: exp.Expr) -> exp.Expr:
     part = node.this
-    assert isinstance(part, exp.Expression)
+    assert isinstance(part, exp.Expr)
     return part
 
 
-def plain_not(node: exp.Expression) -> exp.Expression:
+def plain_not(node: exp.Expr) -> exp.Expr:
     if isinstance(node, exp.Not) and isinstance(node.this, exp.Is) and isinstance(node.this.expression, exp.Boolean):
         return exp.Not(this=node.this.this)
     return node
 
 
-def plus_one(node: exp.Expression) -> exp.Expression:
+def plus_one(node: exp.Expr) -> exp.Expr:
     return exp.Limit(expression=exp.Add(this=node.expression, expression=exp.Literal.number(1)))
 
 
-def not_distinct(node: exp.Expression) -> exp.Expression:
+def not_distinct(node: exp.Expr) -> exp.Expr:
     if isinstance(node.this, exp.Distinct):
         return exp.Count(this=node.this.expressions[0])
     return node
 
 
-def every_row(node: exp.Expression) -> exp.Expression:
+def every_row(node: exp.Expr) -> exp.Expr:
     return node if isinstance(node.this, exp.Distinct) else put(this=exp.Star())(node)
 
 
 def join_becomes(old: str, new: str) -> Change:
-    def change(node: exp.Expression) -> exp.Expression:
+    def change(node: exp.Expr) -> exp.Expr:
         if old in (node.kind, node.side):
             node.set("side", "LEFT" if new == "LEFT" else None)
             node.set("kind", None if new == "LEFT" else new)
@@ -146,7 +150,7 @@ def join_becomes(old: str, new: str) -> Change:
     return change
 
 
-def without_on_null(node: exp.Expression) -> exp.Expression:
+def without_on_null(node: exp.Expr) -> exp.Expr:
     """Null keys match each other."""
     on = node.args.get("on")
     return (
@@ -156,18 +160,18 @@ def without_on_null(node: exp.Expression) -> exp.Expression:
     )
 
 
-def null_guard_lost(node: exp.Expression) -> exp.Expression:
+def null_guard_lost(node: exp.Expr) -> exp.Expr:
     """Drops the IS NOT NULL guard of items inside an AnyOf and of entities."""
     if isinstance(node, exp.Not) and isinstance(node.this, exp.Is) and isinstance(node.this.expression, exp.Null):
         return exp.true()
     return node
 
 
-def frame_end(node: exp.Expression) -> exp.Expression:
+def frame_end(node: exp.Expr) -> exp.Expr:
     return put(end="CURRENT ROW", end_side=None)(node)
 
 
-def beyond_low(node: exp.Expression) -> exp.Expression:
+def beyond_low(node: exp.Expr) -> exp.Expr:
     low, high = node.args["low"], node.args["high"]
     return exp.paren(exp.and_(exp.GT(this=node.this, expression=low), exp.LTE(this=node.this.copy(), expression=high)))
 
@@ -227,6 +231,27 @@ FAULTS: dict[str, Fault] = {
     "any to boolean by the engine": call_instead("roster_any_boolean", "BOOLEAN"),
     "addresses compared as text": call_instead("roster_address", "lower"),
 }
+
+
+def kinds_in(value: Any) -> set[str]:
+    """Names of the classes in a plan, and how it casts."""
+    if isinstance(value, tuple):
+        return set().union(*map(kinds_in, value))
+    if isinstance(value, Enum):
+        return {str(value)}
+    if not is_dataclass(value):
+        return set()
+    inner = set().union(*(kinds_in(getattr(value, field.name)) for field in fields(value)))
+    casts = {f"{type_of(value.item)} as {value.type}"} if isinstance(value, Cast) else set()
+    return inner | casts | {type(value).__name__}
+
+
+def test_the_samples_hold_every_node_expression_and_cast(samples: list[Sample]) -> None:
+    seen = set().union(*(kinds_in(sample.plan) for sample in samples))
+    wanted = {kind.__name__ for kind in (*get_args(Plan), *get_args(Expr))}
+    wanted |= {str(value) for values in (Agg, Rank, Fn, Wild) for value in values}
+    wanted |= {f"{source} as {type}" for source in Type for type in Type if source is not type}
+    assert wanted - seen == set()
 
 
 @pytest.mark.parametrize("name", FAULTS)

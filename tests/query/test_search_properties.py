@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from ipaddress import ip_network
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from roster.base.errors import Code, Error
 from roster.query.expr import Wild

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from roster.base.errors import Error
-from roster.model.mapping import Attribute, Mapping, attributes, find_among
+from roster.model.mapping import Attribute, Mapping, attributes, find
 from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, Entity, Type
 from roster.query.expr import Column
 from roster.query.plan import Project
@@ -29,7 +29,7 @@ class World:
 
     def find(self, name: str) -> Attribute | None:
         """The attribute a name means, in either spelling, renamed ones included."""
-        return find_among(self.by_name, self.mapping, name, self.now_ms, self.alias_ms)
+        return find(self.mapping, name, self.now_ms, self.alias_ms, self.by_name)
 
     @cached_property
     def attributes(self) -> tuple[Attribute, ...]:

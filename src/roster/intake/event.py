@@ -17,7 +17,7 @@ import msgspec
 
 from roster.base.errors import Code, Error
 from roster.base.time import epoch_ms
-from roster.model.schema import EVENT_COLUMNS, Type
+from roster.model.schema import EVENT_COLUMNS, EventColumn, Type
 
 BYTES_MAX = 5 * 1024 * 1024
 EVENT_BYTES_MAX = 1_000_000
@@ -28,7 +28,12 @@ SECONDS_MAX = 100_000_000_000
 """Numbers below are epoch seconds, others milliseconds: as milliseconds it is March 1973, as seconds the year 5138."""
 
 _ID_KEYS = frozenset({"id", "anonymous_id"})
-_LIFTED = tuple((c.name, tuple(c.path.split(".")), c.type) for c in EVENT_COLUMNS if c.name not in ("event_id", "time"))
+_LIFTED: dict[str, dict[str, EventColumn]] = {}
+"""Hot columns by the two keys of their path, the first one empty for paths of one key."""
+for _column in EVENT_COLUMNS:
+    if _column.name not in ("event_id", "time"):
+        _head, _, _key = _column.path.rpartition(".")
+        _LIFTED.setdefault(_head, {})[_key] = _column
 _IDENTIFIED = frozenset({"view", "action", "resource", "error", "long_task", "vital"})
 _NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]*)?")
 _ESCAPES = re.compile(
@@ -76,19 +81,22 @@ Place = Callable[[dict[str, Any]], dict[str, Any]]
 
 def clean(draft: Draft) -> None:
     """Bound the nesting, and write numbers and names so that every reader agrees on them."""
-    draft.wire = _cleaned(draft.wire, DEPTH_MAX)
+    _clean(draft.wire, DEPTH_MAX)
 
 
-def _cleaned(value: Any, depth: int) -> Any:
-    if isinstance(value, dict | list) and depth == 0:
+def _clean(node: Any, depth: int) -> None:
+    """An object or array, in place; exact types and no recursion for scalars, as it sees every value of all events."""
+    if depth == 0:
         raise Error(Code.INVALID, f"the event is nested deeper than {DEPTH_MAX} levels")
-    if isinstance(value, dict):
-        return {k.replace("\0", "\ufffd"): _cleaned(v, depth - 1) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(v, depth - 1) for v in value]
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return _as_float(value)
-    return value
+    for key, item in node.items() if type(node) is dict else enumerate(node):
+        kind = type(item)
+        if kind is dict or kind is list:
+            _clean(item, depth - 1)
+        elif kind is int and not -(2**63) <= item < 2**64:
+            node[key] = _as_float(item)
+    if type(node) is dict:
+        for key in [key for key in node if "\0" in key]:
+            node[key.replace("\0", "\ufffd")] = node.pop(key)
 
 
 def _as_float(value: int) -> float:
@@ -181,16 +189,29 @@ def identify_by_event_id(draft: Draft) -> None:
     if text:
         draft.key = text
         draft.fresh = False
-        _take(draft.wire, ("event", "id"))
+        del draft.wire["event"]["id"]
+        if not draft.wire["event"]:
+            del draft.wire["event"]
 
 
 def lift_columns(draft: Draft) -> None:
     """Move every hot value of the right type into its column; anything else stays where it is."""
-    for name, keys, type in _LIFTED:
-        value = _typed(_at(draft.wire, keys), keys[-1], type)
+    for head, columns in _LIFTED.items():
+        node = draft.wire if not head else draft.wire.get(head)
+        if isinstance(node, dict) and _lift(node, columns, draft.columns) and head and not node:
+            del draft.wire[head]
+
+
+def _lift(node: dict[str, Any], columns: dict[str, EventColumn], into: dict[str, Any]) -> bool:
+    lifted = False
+    for key in [key for key in node if key in columns]:
+        column = columns[key]
+        value = _typed(node[key], key, column.type)
         if value is not None:
-            draft.columns[name] = value
-            _take(draft.wire, keys)
+            into[column.name] = value
+            del node[key]
+            lifted = True
+    return lifted
 
 
 SERVER_STEPS: tuple[Step, ...] = (clean, check_server, stamp_time, identify_by_event_id, lift_columns)
@@ -229,15 +250,6 @@ def _at(wire: dict[str, Any], keys: tuple[str, ...]) -> Any:
             return None
         value = value.get(key)
     return value
-
-
-def _take(wire: dict[str, Any], keys: tuple[str, ...]) -> None:
-    """Remove a present value, and the objects that become empty by it."""
-    if len(keys) > 1:
-        _take(wire[keys[0]], keys[1:])
-        if wire[keys[0]]:
-            return
-    del wire[keys[0]]
 
 
 def encode(draft: Draft) -> bytes:

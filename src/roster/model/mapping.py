@@ -107,22 +107,19 @@ def humanise(id: str) -> str:
     return " ".join(word[0].upper() + word[1:] for word in re.split(r"[_.-]+", id) if word) or id
 
 
-def find(mapping: Mapping, name: str, now_ms: int, alias_ttl_ms: int) -> Attribute | None:
-    """The attribute of that name, with or without '@'; else the one that had it until `alias_ttl_ms` ago."""
-    return find_among({a.name: a for a in attributes(mapping)}, mapping, name, now_ms, alias_ttl_ms)
-
-
-def find_among(
-    known: Map[str, Attribute], mapping: Mapping, name: str, now_ms: int, alias_ttl_ms: int
+def find(
+    mapping: Mapping, name: str, now_ms: int, alias_ttl_ms: int, known: Map[str, Attribute] | None = None
 ) -> Attribute | None:
-    """`find` with the mapping's attributes by name at hand: they are costly to list for each name anew."""
+    """The attribute of that name, with or without '@'; else the one that had it until `alias_ttl_ms` ago.
+
+    `known`: the mapping's attributes by name, where they are at hand.
+    """
     plain = name.removeprefix("@")
-    if plain in known:
-        return known[plain]
-    for alias in mapping.aliases:
-        if alias.old_id == plain and now_ms < alias.at_ms + alias_ttl_ms:
-            return known[alias.new_id]
-    return None
+    by_name = known or {a.name: a for a in attributes(mapping)}
+    if plain in by_name:
+        return by_name[plain]
+    live = (a for a in mapping.aliases if a.old_id == plain and now_ms < a.at_ms + alias_ttl_ms)
+    return next((by_name[a.new_id] for a in live), None)
 
 
 def find_connection(mapping: Mapping, id: str) -> Connection | None:

@@ -114,9 +114,12 @@ def add_table(
     made = replace(table, row_count=loaded.rows)
     try:
         context.store.add_table(made, who=table.created_by)
-    except Error:
+    except Error as error:
         context.tables.drop_table(table.id)
-        raise
+        if error.code is not Code.CONFLICT:
+            raise
+        # somebody was first meanwhile: told as if they had been before
+        raise Error(Code.INVALID, error.message, at=error.at, hint=error.hint) from error
     context.sources_changed()
     return made, loaded
 

@@ -27,9 +27,9 @@ class Dialect:
     casts: Mapping[tuple[Type, Type], tuple[Step, ...]]
     trim: str
     get: str
-    kind: str
-    array_kind: str
+    is_array: str
     items: str
+    items_at: str
     address: str
     quantile: str
     from_ms: str
@@ -97,7 +97,8 @@ _MACROS = {
     "roster_text_timestamp(x)": "roster_trimmed_timestamp(roster_trim(x))",
     # Semi-structured values. Casts of objects stay behind a CASE of their own: with keys that differ in letter
     # case only they are errors, not null, and DuckDB computes both sides of an AND.
-    "roster_is_nested(v)": "starts_with(variant_typeof(v), 'ARRAY') OR starts_with(variant_typeof(v), 'OBJECT')",
+    "roster_is_array(v)": "starts_with(variant_typeof(v), 'ARRAY')",
+    "roster_is_nested(v)": "roster_is_array(v) OR starts_with(variant_typeof(v), 'OBJECT')",
     "roster_is_number(v)": "NOT (roster_is_nested(v) OR starts_with(variant_typeof(v), 'BOOL'))",
     "roster_any_text(v)": """CASE WHEN variant_typeof(v) = 'VARCHAR' THEN TRY_CAST(v AS VARCHAR)
         WHEN variant_typeof(v) IN ('DOUBLE', 'FLOAT') THEN roster_number_text(TRY_CAST(v AS DOUBLE))
@@ -112,8 +113,9 @@ _MACROS = {
         WHEN roster_is_number(v) THEN roster_number_boolean(TRY_CAST(v AS DOUBLE)) END""",
     "roster_any_timestamp(v)": """CASE WHEN variant_typeof(v) = 'VARCHAR'
         THEN roster_text_timestamp(TRY_CAST(v AS VARCHAR)) ELSE roster_integer_timestamp(roster_any_integer(v)) END""",
-    "roster_items(v)": """CASE WHEN starts_with(variant_typeof(v), 'ARRAY') THEN TRY_CAST(v AS VARIANT[])
-        ELSE [v] END""",
+    "roster_items(v)": "CASE WHEN roster_is_array(v) THEN TRY_CAST(v AS VARIANT[]) ELSE [v] END",
+    "roster_items_at(items, key)": """flatten(list_transform(items,
+        LAMBDA roster_item : roster_items(variant_extract(roster_item, key))))""",
     # IP addresses as 32 hex digits, IPv4 as the IPv4-mapped part of IPv6; '' for any other text.
     "roster_ipv4_part(x, n, m)": """format('{:02x}{:02x}', CAST(split_part(x, '.', n) AS INTEGER),
         CAST(split_part(x, '.', m) AS INTEGER))""",
@@ -196,9 +198,9 @@ DUCKDB = Dialect(
     casts=_CASTS,
     trim="roster_trim",
     get="variant_extract",
-    kind="variant_typeof",
-    array_kind="ARRAY",
+    is_array="roster_is_array",
     items="roster_items",
+    items_at="roster_items_at",
     address="roster_address",
     quantile="quantile_cont",
     from_ms="make_timestamp_ms",

@@ -67,16 +67,16 @@ class _Block:
     too, and `*` spells them when `exact`. `alias` is the only source's, until a join adds another.
     """
 
-    source: exp.Expression
+    source: exp.Expr
     alias: str | None
-    columns: Mapping[str, exp.Expression]
+    columns: Mapping[str, exp.Expr]
     exact: bool
-    joins: tuple[exp.Expression, ...] = ()
-    where: tuple[exp.Expression, ...] = ()
-    output: tuple[exp.Expression, ...] | None = None
+    joins: tuple[exp.Expr, ...] = ()
+    where: tuple[exp.Expr, ...] = ()
+    output: tuple[exp.Expr, ...] | None = None
     groups: int = 0
-    order: tuple[exp.Expression, ...] = ()
-    limit: exp.Expression | None = None
+    order: tuple[exp.Expr, ...] = ()
+    limit: exp.Expr | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -89,20 +89,22 @@ class _Block:
         return self.output is None and not self.order and self.limit is None
 
 
-def _named(names: Sequence[str], nodes: Sequence[exp.Expression]) -> tuple[exp.Expression, ...]:
+def _named(names: Sequence[str], nodes: Sequence[exp.Expr]) -> tuple[exp.Expr, ...]:
     pairs = zip(nodes, identifiers(names), strict=True)
-    return tuple(node if _is_column(node, name) else exp.alias_(node, name, quoted=True, copy=False) for node, name in pairs)
+    return tuple(
+        node if _is_column(node, name) else exp.alias_(node, name, quoted=True, copy=False) for node, name in pairs
+    )
 
 
-def _is_column(node: exp.Expression, name: str) -> bool:
+def _is_column(node: exp.Expr, name: str) -> bool:
     return isinstance(node, exp.Column) and node.name == name
 
 
-def _columns(names: Sequence[str], table: str | None = None) -> dict[str, exp.Expression]:
+def _columns(names: Sequence[str], table: str | None = None) -> dict[str, exp.Expr]:
     return {name: column(spelled, table) for name, spelled in zip(names, identifiers(names), strict=True)}
 
 
-def _list(block: _Block) -> tuple[exp.Expression, ...]:
+def _list(block: _Block) -> tuple[exp.Expr, ...]:
     if block.output is not None:
         return block.output
     if block.exact:
@@ -135,7 +137,7 @@ class _Rendering:
         match plan:
             case Read(relation, schema):
                 table = table_name(relation)
-                columns: dict[str, exp.Expression] = {c.name: column(c.name) for c in schema}
+                columns: dict[str, exp.Expr] = {c.name: column(c.name) for c in schema}
                 return _Block(exp.Table(this=identifier(table)), table, columns, exact=False)
             case Values(schema, rows):
                 return self._values(schema, rows)
@@ -168,10 +170,10 @@ class _Rendering:
         self._aliases += 1
         return f"t{self._aliases}"
 
-    def _scope(self, columns: Mapping[str, exp.Expression]) -> Scope:
+    def _scope(self, columns: Mapping[str, exp.Expr]) -> Scope:
         return Scope(self.dialect, self.parameters, columns)
 
-    def _expr(self, expr: Expr, block: _Block) -> exp.Expression:
+    def _expr(self, expr: Expr, block: _Block) -> exp.Expr:
         return render_expr(expr, self._scope(block.columns))
 
     def _type(self, type: Type) -> str:
@@ -219,7 +221,7 @@ class _Rendering:
         nodes = [*(self._expr(e, block) for _, e in keys), *(self._measure(m, block) for m in measures)]
         return replace(block, columns=_columns(names), output=_named(names, nodes), groups=len(keys))
 
-    def _measure(self, measure: Measure, block: _Block) -> exp.Expression:
+    def _measure(self, measure: Measure, block: _Block) -> exp.Expr:
         item = exp.Star() if measure.item is None else self._expr(measure.item, block)
         match measure.agg:
             case Agg.COUNT:
@@ -238,7 +240,7 @@ class _Rendering:
                 return call(self.dialect.quantile, item, self.parameters.bind(measure.quantile))
         assert_never(measure.agg)
 
-    def _order(self, keys: tuple[SortKey, ...], block: _Block) -> list[exp.Expression]:
+    def _order(self, keys: tuple[SortKey, ...], block: _Block) -> list[exp.Expr]:
         """Constant keys are left out: they order nothing, and DuckDB refuses them."""
         items = [(self._expr(key.item, block), key.descending) for key in keys if columns_of(key.item)]
         return [
@@ -259,7 +261,7 @@ class _Rendering:
         item = None if plan.item is None else self._expr(plan.item, block)
         match plan.rank:
             case Rank.ROW_NUMBER:
-                function: exp.Expression = exp.RowNumber()
+                function: exp.Expr = exp.RowNumber()
             case Rank.LAG:
                 function = exp.Lag(this=item)
             case Rank.LEAD:

@@ -48,7 +48,7 @@ class Parameters:
         self.values: list[Scalar] = []
         self._numbers: dict[tuple[type, str], int] = {}
 
-    def bind(self, value: Scalar) -> exp.Expression:
+    def bind(self, value: Scalar) -> exp.Expr:
         """The node that stands for the value: `$1`, `$2`, ..."""
         key = (type(value), repr(value))
         if key not in self._numbers:
@@ -63,8 +63,8 @@ class Scope:
 
     dialect: Dialect
     parameters: Parameters
-    columns: Mapping[str, exp.Expression]
-    item: exp.Expression | None = None
+    columns: Mapping[str, exp.Expr]
+    item: exp.Expr | None = None
     depth: int = field(default=0)
 
 
@@ -76,28 +76,28 @@ def column(name: str, table: str | None = None) -> exp.Column:
     return exp.Column(this=identifier(name), table=identifier(table) if table else None)
 
 
-def call(name: str, *args: exp.Expression) -> exp.Expression:
+def call(name: str, *args: exp.Expr) -> exp.Expr:
     return exp.Anonymous(this=name, expressions=list(args))
 
 
-def cast(node: exp.Expression, type: str) -> exp.Expression:
+def cast(node: exp.Expr, type: str) -> exp.Expr:
     return exp.Cast(this=node, to=exp.DataType.build(type, dialect="duckdb"))
 
 
-def is_true(node: exp.Expression) -> exp.Expression:
+def is_true(node: exp.Expr) -> exp.Expr:
     return exp.Is(this=operand(node), expression=exp.true())
 
 
-def is_null(node: exp.Expression) -> exp.Expression:
+def is_null(node: exp.Expr) -> exp.Expr:
     return exp.Is(this=operand(node), expression=exp.null())
 
 
-def operand(node: exp.Expression) -> exp.Expression:
+def operand(node: exp.Expr) -> exp.Expr:
     """The node in brackets when it would not stand safely beside an operator."""
     return exp.Paren(this=node) if isinstance(node, exp.Binary | exp.Unary | exp.In | exp.Between) else node
 
 
-def render_expr(expr: Expr, scope: Scope) -> exp.Expression:
+def render_expr(expr: Expr, scope: Scope) -> exp.Expr:
     """The node of an expression."""
     match expr:
         case Column(name, _):
@@ -138,7 +138,7 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expression:
     assert_never(expr)
 
 
-def _constant(value: Scalar, type: Type, scope: Scope) -> exp.Expression:
+def _constant(value: Scalar, type: Type, scope: Scope) -> exp.Expr:
     types = scope.dialect.types
     if value is None:
         return cast(exp.null(), types[type])
@@ -160,14 +160,14 @@ def _plain(value: Scalar, type: Type) -> Scalar:
     return value
 
 
-def _compared(side: Expr, scope: Scope) -> exp.Expression:
+def _compared(side: Expr, scope: Scope) -> exp.Expr:
     """One side of a comparison, where a bound integer needs no cast to have the right type."""
     if isinstance(side, Literal) and side.type is Type.INTEGER and side.value is not None:
         return scope.parameters.bind(side.value)
     return operand(render_expr(side, scope))
 
 
-def _call(fn: Fn, args: tuple[Expr, ...], scope: Scope) -> exp.Expression:
+def _call(fn: Fn, args: tuple[Expr, ...], scope: Scope) -> exp.Expr:
     nodes = [render_expr(arg, scope) for arg in args]
     match fn:
         case Fn.LOWER:
@@ -183,7 +183,7 @@ def _call(fn: Fn, args: tuple[Expr, ...], scope: Scope) -> exp.Expression:
     assert_never(fn)
 
 
-def _cast(item: Expr, type: Type, scope: Scope) -> exp.Expression:
+def _cast(item: Expr, type: Type, scope: Scope) -> exp.Expr:
     source = type_of(item)
     if source is type:
         return render_expr(item, scope)
@@ -191,14 +191,14 @@ def _cast(item: Expr, type: Type, scope: Scope) -> exp.Expression:
     if steps is None:
         return cast(exp.null(), scope.dialect.types[type])
 
-    def take(node: exp.Expression, step: Step) -> exp.Expression:
+    def take(node: exp.Expr, step: Step) -> exp.Expr:
         return cast(node, scope.dialect.types[step]) if isinstance(step, Type) else call(step, node)
 
     return reduce(take, steps, render_expr(item, scope))
 
 
-def _like(item: exp.Expression, pieces: Pieces, fold: bool, scope: Scope) -> exp.Expression:
-    def bound(text: str) -> exp.Expression:
+def _like(item: exp.Expr, pieces: Pieces, fold: bool, scope: Scope) -> exp.Expr:
+    def bound(text: str) -> exp.Expr:
         node = scope.parameters.bind(text)
         return exp.Lower(this=node) if fold else node
 
@@ -231,7 +231,7 @@ def block_bounds(block: str) -> tuple[str, str]:
     return f"{base + int(network[0]):032x}", f"{base + int(network[-1]):032x}"
 
 
-def _in_blocks(item: exp.Expression, blocks: tuple[str, ...], scope: Scope) -> exp.Expression:
+def _in_blocks(item: exp.Expr, blocks: tuple[str, ...], scope: Scope) -> exp.Expr:
     address = call(scope.dialect.address, item)
     ranges = []
     for block in blocks:
@@ -240,34 +240,25 @@ def _in_blocks(item: exp.Expression, blocks: tuple[str, ...], scope: Scope) -> e
     return exp.or_(*ranges)
 
 
-def _any_of(expr: AnyOf, scope: Scope) -> exp.Expression:
+def _any_of(expr: AnyOf, scope: Scope) -> exp.Expr:
     """A CASE: arrays on the way are opened by list functions, which cost; all else takes the plain path."""
     dialect, bind = scope.dialect, scope.parameters.bind
     path = [render_expr(expr.source, scope)]
-    for key in expr.keys:
-        path.append(call(dialect.get, path[-1].copy(), bind(key)))
-    inner = replace(scope, depth=scope.depth + 1)
-    name = _fresh(f"item{inner.depth}", scope)
     items = call(dialect.items, path[0].copy())
     for key in expr.keys:
-        opened = call(dialect.items, call(dialect.get, column(name), bind(key)))
-        items = call("flatten", call("list_transform", items, _lambda(name, opened)))
-    found = call("list_filter", items, _lambda(name, _reached(column(name), expr.where, inner)))
-    is_array = [
-        exp.StartsWith(this=call(dialect.kind, node.copy()), expression=exp.Literal.string(dialect.array_kind))
-        for node in reversed(path)
-    ]
-    some = exp.GT(this=call("length", found), expression=exp.Literal.number(0))
-    return exp.Case(ifs=[exp.If(this=exp.or_(*is_array), true=some)], default=_reached(path[-1], expr.where, inner))
+        path.append(call(dialect.get, path[-1].copy(), bind(key)))
+        items = call(dialect.items_at, items, bind(key))
+    inner = replace(scope, depth=scope.depth + 1)
+    name = _fresh(f"item{inner.depth}", scope)
+    holds = exp.Lambda(this=_reached(column(name), expr.where, inner), expressions=[identifier(name)])
+    some = exp.GT(this=call("length", call("list_filter", items, holds)), expression=exp.Literal.number(0))
+    is_array = exp.or_(*(call(dialect.is_array, node.copy()) for node in reversed(path)))
+    return exp.Case(ifs=[exp.If(this=is_array, true=some)], default=_reached(path[-1], expr.where, inner))
 
 
-def _reached(value: exp.Expression, where: Expr, scope: Scope) -> exp.Expression:
+def _reached(value: exp.Expr, where: Expr, scope: Scope) -> exp.Expr:
     condition = render_expr(where, replace(scope, item=value))
     return exp.and_(exp.Not(this=is_null(value.copy())), is_true(condition))
-
-
-def _lambda(name: str, body: exp.Expression) -> exp.Expression:
-    return exp.Lambda(this=body, expressions=[identifier(name)])
 
 
 def _fresh(name: str, scope: Scope) -> str:

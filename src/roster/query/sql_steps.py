@@ -14,7 +14,7 @@ from roster.query.dialect import Dialect
 from roster.query.plan import MatchSteps
 from roster.query.sql_expr import Scope, call, column, identifier, is_null, is_true, render_expr
 
-Nodes = list[exp.Expression]
+Nodes = list[exp.Expr]
 
 
 def marks(plan: MatchSteps, scope: Scope) -> tuple[list[str], Nodes, Nodes]:
@@ -26,7 +26,7 @@ def marks(plan: MatchSteps, scope: Scope) -> tuple[list[str], Nodes, Nodes]:
     return names, [entity, call(scope.dialect.to_us, time), render_expr(plan.tie, scope), *steps], where
 
 
-def progress(k: int, window_us: exp.Expression) -> exp.Expression:
+def progress(k: int, window_us: exp.Expr) -> exp.Expr:
     """`pk`: the latest start that reached step k-1 at a row before this one."""
     start = column("us") if k == 2 else column(f"p{k - 1}")
     carried = exp.Case(ifs=[exp.If(this=_reached(k - 1, window_us), true=start)])
@@ -40,18 +40,21 @@ def progress(k: int, window_us: exp.Expression) -> exp.Expression:
     )
 
 
-def first_starts(steps: int, window_us: exp.Expression) -> tuple[list[str], Nodes]:
+def first_starts(steps: int, window_us: exp.Expr) -> tuple[list[str], Nodes]:
     """Per entity: all starts, and `dk`, the time of the first row that completes step k."""
     starts = _only(exp.ArrayAgg(this=column("us")), column("s1"))
     done: Nodes = [_only(exp.Min(this=column("us")), _reached(k, window_us)) for k in range(1, steps + 1)]
     return ["entity", "starts", *(f"d{k}" for k in range(1, steps + 1))], [column("entity"), starts, *done]
 
 
-def best_attempt(steps: int, window_us: exp.Expression, dialect: Dialect) -> tuple[list[str], Nodes, tuple[exp.Expression, ...]]:
+def best_attempt(
+    steps: int, window_us: exp.Expr, dialect: Dialect
+) -> tuple[list[str], Nodes, tuple[exp.Expr, ...]]:
     """The answer's columns, and the condition that the entity reached step 1."""
     downwards = range(steps, 0, -1)
     level = exp.Case(
-        ifs=[exp.If(this=_is_done(k), true=exp.Literal.number(k)) for k in downwards[:-1]], default=exp.Literal.number(1)
+        ifs=[exp.If(this=_is_done(k), true=exp.Literal.number(k)) for k in downwards[:-1]],
+        default=exp.Literal.number(1),
     )
     done = exp.Coalesce(this=column(f"d{steps}"), expressions=[column(f"d{k}") for k in downwards[1:]])
     in_window = exp.GTE(this=column("start"), expression=exp.Sub(this=done, expression=window_us.copy()))
@@ -61,16 +64,16 @@ def best_attempt(steps: int, window_us: exp.Expression, dialect: Dialect) -> tup
     return ["entity", "level", "started"], [column("entity"), level_node, started], (_is_done(1),)
 
 
-def _reached(k: int, window_us: exp.Expression) -> exp.Expression:
+def _reached(k: int, window_us: exp.Expr) -> exp.Expr:
     if k == 1:
         return column("s1")
     waited = exp.Sub(this=column("us"), expression=column(f"p{k}"))
     return exp.and_(column(f"s{k}"), exp.LTE(this=waited, expression=window_us.copy()))
 
 
-def _is_done(k: int) -> exp.Expression:
+def _is_done(k: int) -> exp.Expr:
     return exp.Not(this=is_null(column(f"d{k}")))
 
 
-def _only(aggregate: exp.Expression, where: exp.Expression) -> exp.Expression:
+def _only(aggregate: exp.Expr, where: exp.Expr) -> exp.Expr:
     return exp.Filter(this=aggregate, expression=exp.Where(this=where))
