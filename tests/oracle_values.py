@@ -305,9 +305,10 @@ def read_instant(text: str) -> datetime | None:
     found = re.fullmatch(shape, text)
     if not found:
         return None
-    *fields, fraction, zone = found.groups()
+    year, month, day, hour, minute, second, fraction, zone = found.groups()
+    clock = (int(hour or 0), int(minute or 0), int(second or 0), int(((fraction or "") + "000000")[:6]))
     try:
-        moment = datetime(*(int(f or 0) for f in fields), int(((fraction or "") + "000000")[:6]))
+        moment = datetime(int(year), int(month), int(day), *clock)
         return moment if zone in (None, "Z") else moment - offset(zone)
     except (ValueError, OverflowError):
         return None

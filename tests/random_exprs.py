@@ -31,7 +31,7 @@ from worlds import INTEGERS, KEYS, PLAIN_TEXTS, VALUES, known, moments, texts
 BLOCKS = ("10.0.0.0/24", "10.0.0.1/32", "0.0.0.0/0", "::1/128", "2001:db8::/32", "::/0")
 
 
-def literals(type: Type) -> SearchStrategy[Expr]:
+def literals(type: Type) -> SearchStrategy[Literal]:
     values = VALUES[type]
     if type is Type.DATE:
         values = moments()
@@ -50,7 +50,13 @@ def patterns(draw: DrawFn) -> tuple[str | Wild, ...]:
         return joined([*before, text[start:end], *after])
     pieces: list[str | Wild] = []
     for character in text:
-        wild = {0: [Wild.ANY], 1: [Wild.ONE], 2: [], 3: [character.swapcase()], 4: [Wild.ANY, character]}
+        wild: dict[int, list[str | Wild]] = {
+            0: [Wild.ANY],
+            1: [Wild.ONE],
+            2: [],
+            3: [character.swapcase()],
+            4: [Wild.ANY, character],
+        }
         pieces += wild.get(draw(st.integers(0, 9)), [character])
     return joined([*before, *pieces, *after])
 
@@ -85,7 +91,7 @@ def exprs(draw: DrawFn, schema: Schema, type: Type, depth: int = 2, inside: bool
             more = [casts, st.builds(Get, inner(type), st.sampled_from(KEYS))]
         case _:
             more = [casts]
-    return draw(st.one_of(*leaves, *more))
+    return draw(st.one_of([*leaves, *more]))
 
 
 @st.composite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal as OneOf
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -59,6 +59,7 @@ from worlds import (
     worlds,
 )
 
+KINDS: tuple[OneOf["inner", "left", "semi", "anti"], ...] = ("inner", "left", "semi", "anti")
 WINDOWS_MS = (0, 1, 3_600_000, 7_200_000, 86_400_000)
 HOUR_MS = 3_600_000
 
@@ -118,7 +119,7 @@ def aggregates(draw: DrawFn, input: Plan) -> Plan:
 
 @st.composite
 def joins(draw: DrawFn, left: Plan, right: Plan) -> Plan:
-    kind = draw(st.sampled_from(["inner", "left", "semi", "anti"]))
+    kind = draw(st.sampled_from(KINDS))
     if kind in ("inner", "left"):
         names = fresh_names(draw, len(schema_of(right)), {c.name for c in schema_of(left)})
         pairs = zip(names, schema_of(right), strict=True)

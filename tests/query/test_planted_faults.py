@@ -142,7 +142,7 @@ def every_row(node: exp.Expr) -> exp.Expr:
 
 def join_becomes(old: str, new: str) -> Change:
     def change(node: exp.Expr) -> exp.Expr:
-        if old in (node.kind, node.side):
+        if old in (node.args.get("kind"), node.args.get("side")):
             node.set("side", "LEFT" if new == "LEFT" else None)
             node.set("kind", None if new == "LEFT" else new)
         return node

@@ -81,7 +81,8 @@ _MACROS = {
     "roster_timestamp_ms(x)": "epoch_ms(date_trunc('millisecond', x))",
     "roster_timestamp_text(x)": "strftime(x, '%Y-%m-%dT%H:%M:%S.%gZ')",
     # Text to the other types.
-    "roster_trimmed_number(x)": f"CASE WHEN regexp_full_match(x, '{_NUMBER}') THEN roster_finite(TRY_CAST(x AS DOUBLE)) END",
+    "roster_trimmed_number(x)": f"""CASE WHEN regexp_full_match(x, '{_NUMBER}')
+        THEN roster_finite(TRY_CAST(x AS DOUBLE)) END""",
     "roster_text_number(x)": "roster_trimmed_number(roster_trim(x))",
     "roster_trimmed_integer(x)": r"""CASE WHEN regexp_full_match(x, '[+-]?\d+') THEN TRY_CAST(x AS BIGINT)
         ELSE roster_number_integer(roster_trimmed_number(x)) END""",

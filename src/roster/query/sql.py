@@ -104,6 +104,11 @@ def _columns(names: Sequence[str], table: str | None = None) -> dict[str, exp.Ex
     return {name: column(spelled, table) for name, spelled in zip(names, identifiers(names), strict=True)}
 
 
+def _of(block: _Block) -> dict[str, exp.Expr]:
+    """The columns of a block with one source, each with the source's name before it."""
+    return {name: column(node.name, block.alias) for name, node in block.columns.items()}
+
+
 def _list(block: _Block) -> tuple[exp.Expr, ...]:
     if block.output is not None:
         return block.output
@@ -290,10 +295,9 @@ class _Rendering:
         left = self.open(plan.left)
         left = left if left.is_plain else self._wrap(left)
         if left.alias is not None:
-            columns = {name: column(node.name, left.alias) for name, node in left.columns.items()}
-            left = replace(left, columns=columns, alias=None)
+            left = replace(left, columns=_of(left), alias=None)
         right = self._named_apart(self.open(plan.right))
-        joined = {name: column(node.name, right.alias) for name, node in right.columns.items()}
+        joined = _of(right)
         ours, theirs = self._scope(left.columns), self._scope(joined)
         on = [
             exp.EQ(this=operand(render_expr(a, ours)), expression=operand(render_expr(b, theirs))) for a, b in plan.on
@@ -328,7 +332,7 @@ class _Rendering:
         names, nodes = first_starts(len(plan.steps), window_us)
         block = self._from(_close(replace(block, output=_named(names, nodes), groups=1)), names)
         names, nodes, where = best_attempt(len(plan.steps), window_us, self.dialect)
-        return replace(block, where=where, columns=_columns(names), output=_named(names, nodes))
+        return replace(block, where=tuple(where), columns=_columns(names), output=_named(names, nodes))
 
     def _fill_time(self, plan: FillTime) -> _Block:
         bind = self.parameters.bind
@@ -339,7 +343,7 @@ class _Rendering:
         start = exp.alias_(call(self.dialect.from_ms, column("ms")), "start", quoted=True)
         starts = self._from(exp.Select(expressions=[start]).from_(numbers), ["start"])
         rows = self._named_apart(self.open(plan.input))
-        columns = {name: column(node.name, rows.alias) for name, node in rows.columns.items()}
+        columns = _of(rows)
         bucket = column("start", starts.alias)
         join = exp.Join(this=rows.source, side="LEFT", on=exp.EQ(this=columns[plan.time], expression=bucket))
         filled = {**columns, plan.time: bucket.copy()}

@@ -47,9 +47,7 @@ def first_starts(steps: int, window_us: exp.Expr) -> tuple[list[str], Nodes]:
     return ["entity", "starts", *(f"d{k}" for k in range(1, steps + 1))], [column("entity"), starts, *done]
 
 
-def best_attempt(
-    steps: int, window_us: exp.Expr, dialect: Dialect
-) -> tuple[list[str], Nodes, tuple[exp.Expr, ...]]:
+def best_attempt(steps: int, window_us: exp.Expr, dialect: Dialect) -> tuple[list[str], Nodes, Nodes]:
     """The answer's columns, and the condition that the entity reached step 1."""
     downwards = range(steps, 0, -1)
     level = exp.Case(
@@ -61,7 +59,7 @@ def best_attempt(
     starts = call("list_filter", column("starts"), exp.Lambda(this=in_window, expressions=[identifier("start")]))
     started = call(dialect.from_us, call("list_min", starts))
     level_node = level if steps > 1 else exp.Literal.number(1)
-    return ["entity", "level", "started"], [column("entity"), level_node, started], (_is_done(1),)
+    return ["entity", "level", "started"], [column("entity"), level_node, started], [_is_done(1)]
 
 
 def _reached(k: int, window_us: exp.Expr) -> exp.Expr:
