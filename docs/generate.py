@@ -180,14 +180,14 @@ def errors() -> str:
         "search) and mostly a hint. Over HTTP the code decides the status, on the command line the exit status.",
         grid(("code", "HTTP", "exit", "meaning"), rows),
         "## Bodies",
-        "Audience and analytics operations, and every 429 but for events, answer text:",
+        "Audience and analytics operations answer text:",
         '```json\n{"errors": ["the search ends too early (at /data/attributes/query character 16); '
         'expected a number or a date"]}\n```',
-        "Events and `/api/v2/validate` answer objects:",
+        "Events and `/api/v2/validate` answer objects, each with its place when there is one:",
         '```json\n{"errors": [{"status": "400", "title": "Bad Request", "detail": "type must be \\"server\\"", '
         '"source": {"pointer": "/type"}}]}\n```',
         "Reference tables answer objects too, as `application/vnd.api+json`. A 400 there has the title "
-        "`Generic Error` and no `status`.",
+        "`Generic Error` and no `status`. A 429 is text.",
         "A request with several mistakes in its body names them all. `GET /api/v1/validate` answers 403 for a missing "
         "key, as clients of that old path expect.",
         "A query whose caller hangs up is cancelled.",

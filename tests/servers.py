@@ -69,7 +69,7 @@ class Server:
 
     def run_cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "roster", *words]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, cwd=self.folder, timeout=300)
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, cwd=self.folder, timeout=120)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -98,7 +98,11 @@ class Server:
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
 
     def log(self) -> str:
         path = self.folder / "server.log"

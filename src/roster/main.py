@@ -26,7 +26,7 @@ from roster.intake.buffer import Applier, EventLog
 from roster.model.access import KeyKind
 from roster.operations.context import Context, Limits, Records
 from roster.operations.keys import create_key
-from roster.operations.load import load_events, load_table, materialise_profiles, remove_orphans
+from roster.operations.load import load_events, load_table, materialise_profiles, recover
 from roster.settings import Settings
 from roster.store.database import Database
 from roster.store.secret import load_or_create_secret
@@ -87,7 +87,7 @@ class Product:
 
     def start(self) -> None:
         """Recover what a crash may have left, then work in the background."""
-        remove_orphans(self.context)
+        recover(self.context)
         self.materialiser.start()
         self.materialiser.poke()
         self.applier.start()

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
 
     profiles_limit_default: int = Field(100, ge=1, description="rows of a profile page when none is asked for")
     profiles_limit_max: int = Field(10_000, ge=1, description="rows of a profile page at most")
+    search_terms_max: int = Field(200, ge=1, description="terms of one search")
     alias_days: float = Field(30.0, ge=0, description="days a renamed field still answers to its old id")
     fields_max: int = Field(200, ge=1, description="fields of one connection")
     tables_max: int = Field(100, ge=1, description="reference tables")

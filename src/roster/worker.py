@@ -19,6 +19,7 @@ class Repeater:
         self._poked = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
+        self._turn = threading.Lock()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -27,11 +28,12 @@ class Repeater:
 
     def poke(self) -> None:
         """Have it run soon; returns at once."""
-        self._idle.clear()
-        self._poked.set()
+        with self._turn:
+            self._idle.clear()
+            self._poked.set()
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Whether all pokes so far were worked off within the time."""
+        """Whether all pokes so far were worked off, or failed and wait to be tried again, within the time."""
         return self._idle.wait(timeout_s)
 
     def stop(self) -> None:
@@ -50,8 +52,10 @@ class Repeater:
                 self._work()
             except Exception:
                 log.exception("background work failed, trying again", work=self._thread.name, retry_s=RETRY_S)
+                self._idle.set()
                 self._poked.wait(RETRY_S)
                 self._poked.set()
                 continue
-            if not self._poked.is_set():
-                self._idle.set()
+            with self._turn:
+                if not self._poked.is_set():
+                    self._idle.set()

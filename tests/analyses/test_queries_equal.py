@@ -15,9 +15,8 @@ from typing import Any
 import duckdb
 import pytest
 from hypothesis import HealthCheck, given, note, settings, strategies as st
-from oracle import evaluate
-from worlds import World as Tables, load
 
+from oracle import evaluate
 from roster.analyses.facets import FacetRequest, facet
 from roster.analyses.profiles import PageRequest, Selection, page
 from roster.analyses.scopes import World
@@ -30,6 +29,7 @@ from roster.query.dialect import DUCKDB
 from roster.query.plan import Plan
 from roster.query.rewrite import rewrite_all
 from roster.query.sql import render
+from worlds import World as Tables, load
 
 WORLDS = int(os.environ.get("ROSTER_WORLDS", "300"))
 MANY = settings(max_examples=WORLDS, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+
 from servers import Server
 
 pytestmark = pytest.mark.e2e

@@ -115,7 +115,7 @@ def test_all_plans_of_a_run_see_one_snapshot(duck: Duck, engine: DuckEngine) -> 
 
 def test_explain_is_the_run_stopped_early(engine: DuckEngine) -> None:
     wanted = Filter(NUMBERS, Compare("=", Column("n", Type.INTEGER), Literal(7, Type.INTEGER)))
-    made = engine.explain(wanted)
+    made = engine.explain(wanted, AMPLE)
     assert made.parameters == (7,)
     assert "7" not in made.sql.replace("$1", "")
     assert "Sequential Scan" in made.physical

@@ -22,6 +22,7 @@ class World:
     sources: Sources
     now_ms: int
     alias_ms: int
+    terms_max: int = 200
 
     @property
     def entity(self) -> Entity:
@@ -59,7 +60,7 @@ def profile_scope(world: World) -> Scope:
         return columns[found.name] if found else None
 
     texts = tuple(columns[a.name] for a in shown if a.type is Type.STRING or a.is_custom)
-    return Scope(target, texts, tuple(columns.values()), tuple(columns))
+    return Scope(target, texts, tuple(columns.values()), tuple(columns), world.terms_max)
 
 
 def event_scope(world: World) -> Scope:
@@ -78,7 +79,9 @@ def event_scope(world: World) -> Scope:
             return customs[found.name]
         return Deep(rest, tuple(path.split(".")))
 
-    return Scope(target, tuple(by_name[n] for n in EVENT_TEXT), tuple(by_path.values()), tuple(by_path))
+    return Scope(
+        target, tuple(by_name[n] for n in EVENT_TEXT), tuple(by_path.values()), tuple(by_path), world.terms_max
+    )
 
 
 def resolve_at(pointer: str, text: str, scope: Scope, now_ms: int) -> Resolved:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
@@ -33,6 +34,13 @@ class DuckEngine:
 
     def run(self, plans: Sequence[Plan], budget: Budget, cancel: Cancel | None = None) -> list[Answer]:
         """Answers in the order of `plans`, all of one snapshot. Errors: see the port."""
+        with self._within(budget, cancel) as connection:
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+            return [self._answer(connection, plan, budget) for plan in plans]
+
+    @contextmanager
+    def _within(self, budget: Budget, cancel: Cancel | None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection of its own that is ended when the time is over or the caller leaves."""
         connection = self._duck.cursor()
         ending = _Ending(connection)
         timer = threading.Timer(budget.timeout_s, ending.end, ("expired",))
@@ -40,8 +48,7 @@ class DuckEngine:
         if cancel is not None:
             cancel.on_cancel(ending.end_soon)
         try:
-            connection.execute("BEGIN TRANSACTION READ ONLY")
-            return [self._answer(connection, plan, budget) for plan in plans]
+            yield connection
         except duckdb.InterruptException as error:
             raise _interrupted(ending.why, budget) from error
         except duckdb.OutOfMemoryException as error:
@@ -69,15 +76,12 @@ class DuckEngine:
     def _settle(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> Plan:
         return rewrite_all(self._enriched.read(connection, plan))
 
-    def explain(self, plan: Plan) -> Explanation:
+    def explain(self, plan: Plan, budget: Budget) -> Explanation:
         """The run of a plan stopped just before its execution, with DuckDB's own plan."""
-        connection = self._duck.cursor()
-        try:
+        with self._within(budget, None) as connection:
             settled = self._settle(connection, plan)
             rendered = render(settled, DUCKDB)
             rows = connection.execute("EXPLAIN " + rendered.sql, list(rendered.parameters)).fetchall()
-        finally:
-            connection.close()
         physical = "\n".join(str(text) for _, text in rows)
         return Explanation(settled, rendered.sql, rendered.parameters, physical)
 

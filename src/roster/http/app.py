@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from roster.base.errors import Code, Error
 from roster.http.auth import authenticate
-from roster.http.jsonapi import Shape, error_body, shape_of, status_of
+from roster.http.jsonapi import Shape, content_type, error_body, shape_of, status_of
 from roster.http.limits import RateLimits
 from roster.http.openapi import describe
 from roster.http.routes import Binding, Router, bindings
@@ -157,8 +157,8 @@ def _failed(error: Exception, shape: Shape, id: str, headers: Map[str, str] | No
     if not isinstance(error, Error):
         log.error("internal", id=id, exc_info=error)
         error = Error(Code.INTERNAL, "internal error", hint=f"the log has the trace under id {id}")
-    content_type = "application/vnd.api+json" if shape is Shape.TABLES else "application/json"
-    return JSONResponse(error_body(error, shape), status_of(error, shape), dict(headers or {}), content_type)
+    status = status_of(error, shape)
+    return JSONResponse(error_body(error, shape), status, dict(headers or {}), content_type(shape, status))
 
 
 def _tell(reply: Reply, status: int, headers: Map[str, str]) -> Response:

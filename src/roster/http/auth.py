@@ -10,6 +10,8 @@ from roster.operations.context import Records
 from roster.operations.keys import find_live_key
 
 ANYONE = Caller(id="", api_key_id="")
+ALONE = {Right.VALIDATE: (KeyKind.API,), Right.WRITE_EVENTS: (KeyKind.API, KeyKind.CLIENT)}
+"""Rights that one key alone gives, and its kinds; every other right takes two keys or a bearer token."""
 
 
 def authenticate(records: Records, headers: Map[str, str], right: Right) -> Caller:
@@ -24,8 +26,8 @@ def authenticate(records: Records, headers: Map[str, str], right: Right) -> Call
     api_key = headers.get("dd-api-key", "")
     bearer = headers.get("authorization", "")
     token = bearer[7:].strip() if bearer.lower().startswith("bearer ") else ""
-    if right is Right.WRITE_EVENTS:
-        return _by_api_key(records, api_key)
+    if right in ALONE:
+        return _by_api_key(records, api_key, ALONE[right])
     application_key = headers.get("dd-application-key", "")
     found = _by_both(records, api_key, application_key) if api_key and application_key else None
     if found is None and token:
@@ -37,13 +39,14 @@ def authenticate(records: Records, headers: Map[str, str], right: Right) -> Call
     raise Error(Code.UNAUTHENTICATED, "Unauthorized")
 
 
-def _by_api_key(records: Records, secret: str) -> Caller:
+def _by_api_key(records: Records, secret: str, kinds: tuple[KeyKind, ...]) -> Caller:
     if not secret:
         raise Error(Code.UNAUTHENTICATED, "API key required")
-    key = find_live_key(records, secret, KeyKind.API) or find_live_key(records, secret, KeyKind.CLIENT)
-    if key is None:
-        raise Error(Code.FORBIDDEN, "Forbidden")
-    return Caller(key.owner_id, key.id)
+    for kind in kinds:
+        key = find_live_key(records, secret, kind)
+        if key is not None:
+            return Caller(key.owner_id, key.id)
+    raise Error(Code.FORBIDDEN, "Forbidden")
 
 
 def _by_both(records: Records, api_key: str, application_key: str) -> Caller | None:

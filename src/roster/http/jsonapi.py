@@ -16,20 +16,23 @@ class Shape(Enum):
     OBJECTS = "objects"
     TABLES = "tables"
     VALIDATE_V1 = "validate_v1"
+    VALIDATE_V2 = "validate_v2"
 
 
 def shape_of(path: str) -> Shape:
     """The documented shape at a path: objects for events and key validation v2, recorded ones for tables."""
     if path.startswith("/api/v2/reference-tables/"):
         return Shape.TABLES
-    if path in ("/api/v2/prodlytics", "/api/v2/validate"):
-        return Shape.OBJECTS
-    return Shape.VALIDATE_V1 if path == "/api/v1/validate" else Shape.STRINGS
+    return {
+        "/api/v2/prodlytics": Shape.OBJECTS,
+        "/api/v2/validate": Shape.VALIDATE_V2,
+        "/api/v1/validate": Shape.VALIDATE_V1,
+    }.get(path, Shape.STRINGS)
 
 
 def status_of(error: Error, shape: Shape) -> int:
-    """The HTTP status of an error; the oldest key check answers 403 for a missing key too."""
-    if error.code is Code.UNAUTHENTICATED and shape is Shape.VALIDATE_V1:
+    """The HTTP status of an error; the key checks answer 403 for a missing key too."""
+    if error.code is Code.UNAUTHENTICATED and shape in (Shape.VALIDATE_V1, Shape.VALIDATE_V2):
         return 403
     return HTTP_STATUS[error.code]
 
@@ -38,7 +41,7 @@ def error_body(error: Error, shape: Shape) -> dict[str, Any]:
     """The body of an error answer. 429 is a list of strings everywhere but for events."""
     errors = (error, *error.others)
     status = status_of(error, shape)
-    if shape is Shape.OBJECTS:
+    if shape is Shape.OBJECTS or (shape is Shape.VALIDATE_V2 and status != 429):
         return {"errors": [_object(e, status) for e in errors]}
     if shape is Shape.TABLES and status != 429:
         return {"errors": [_recorded(e, status) for e in errors]}
@@ -46,6 +49,11 @@ def error_body(error: Error, shape: Shape) -> dict[str, Any]:
     if shape is Shape.VALIDATE_V1 and error.code is Code.FORBIDDEN:
         return {"status": "error", "code": 403, **body}
     return body
+
+
+def content_type(shape: Shape, status: int) -> str:
+    """The media type of an error body, as recorded."""
+    return "application/vnd.api+json" if shape is Shape.TABLES and status != 429 else "application/json"
 
 
 def _object(error: Error, status: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from roster.model.access import Right
 
 BUCKETS = {
     Right.READ: "audience_read",
+    Right.VALIDATE: "audience_read",
     Right.WRITE_MAPPING: "audience_write",
     Right.WRITE_TABLES: "reference_tables_write",
     Right.WRITE_EVENTS: "events",

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from roster import __version__
-from roster.http.jsonapi import Shape
+from roster.http.jsonapi import Shape, content_type
 from roster.http.routes import Binding, contract
 from roster.model.access import Right
 from roster.operations.table import Operation
@@ -116,7 +116,7 @@ def _security(operation: Operation) -> list[dict[str, list[str]]]:
     match operation.right:
         case Right.NOTHING:
             return []
-        case Right.WRITE_EVENTS:
+        case Right.WRITE_EVENTS | Right.VALIDATE:
             return [{"apiKeyAuth": []}]
         case _:
             return [{"apiKeyAuth": [], "appKeyAuth": []}, {"AuthZ": []}]
@@ -130,7 +130,8 @@ def _success(operation: Operation) -> dict[str, Any]:
 
 
 def _error(binding: Binding, status: str) -> dict[str, Any]:
-    objects = binding.shape is Shape.OBJECTS or (binding.shape is Shape.TABLES and status != "429")
+    sometimes = binding.shape in (Shape.TABLES, Shape.VALIDATE_V2)
+    objects = binding.shape is Shape.OBJECTS or (sometimes and status != "429")
     schema = {"$ref": f"#/components/schemas/{'ErrorObjects' if objects else 'ErrorStrings'}"}
-    content_type = "application/vnd.api+json" if binding.shape is Shape.TABLES else "application/json"
-    return {"description": "refused; the errors say where and why", "content": {content_type: {"schema": schema}}}
+    told = content_type(binding.shape, int(status))
+    return {"description": "refused; the errors say where and why", "content": {told: {"schema": schema}}}

@@ -20,6 +20,7 @@ class Right(StrEnum):
     """What an operation asks of its caller."""
 
     NOTHING = "nothing"
+    VALIDATE = "validate"
     WRITE_EVENTS = "write_events"
     READ = "read"
     WRITE_MAPPING = "write_mapping"

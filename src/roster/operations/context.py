@@ -21,6 +21,7 @@ class Limits:
     query_rows_max: int
     profiles_limit_default: int
     profiles_limit_max: int
+    search_terms_max: int
     alias_days: float
     fields_max: int
     tables_max: int

@@ -43,19 +43,11 @@ def find_live_key(records: Records, secret: str, kind: KeyKind) -> Key | None:
 
 def validate_v1(context: Context, request: Request) -> Reply:
     """The API key is good: a bad one never comes this far."""
-    _refuse_client_token(context, request)
     return Reply({"valid": True})
-
-
-def _refuse_client_token(context: Context, request: Request) -> None:
-    """A client token may write events and nothing else: it is no API key. Error: FORBIDDEN."""
-    if any(k.id == request.caller.api_key_id and k.kind is KeyKind.CLIENT for k in context.store.list_keys()):
-        raise Error(Code.FORBIDDEN, "Forbidden")
 
 
 def validate_v2(context: Context, request: Request) -> Reply:
     """The API key is good, whose it is and what it may do."""
-    _refuse_client_token(context, request)
     attributes = {"valid": True, "api_key_id": request.caller.api_key_id, "api_key_scopes": SCOPES}
     return Reply({"data": {"id": context.store.organisation_id(), "type": "validate_v2", "attributes": attributes}})
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping as Map
+from dataclasses import replace
 from pathlib import Path
 
 from roster.base.errors import Code, Error, did_you_mean
@@ -88,10 +90,17 @@ def materialise_profiles(context: Context) -> None:
         context.engine.materialise(entity, relation.input)
 
 
-def remove_orphans(context: Context) -> list[str]:
-    """Drop rows of tables that were never made known, or are no more: a crash may leave them."""
-    known = {t.id for t in context.store.list_tables()}
-    orphans = [id for id in context.tables.list_tables() if id not in known]
-    for id in orphans:
+def recover(context: Context) -> None:
+    """Put right what a crash may leave: rows of tables nobody knows, counts that are behind, dead uploads."""
+    known = {t.id: t for t in context.store.list_tables()}
+    kept = set(context.tables.list_tables())
+    for id in kept - known.keys():
         context.tables.drop_table(id)
-    return orphans
+    for id in kept & known.keys():
+        rows = context.tables.count_rows(id)
+        if rows != known[id].row_count:
+            context.store.update_table(replace(known[id], row_count=rows), who=LOCAL.id)
+    for folder in context.uploads.glob("*"):
+        upload = context.store.find_upload(folder.name)
+        if upload is None or upload.expires_ms < context.clock.now_ms():
+            shutil.rmtree(folder)

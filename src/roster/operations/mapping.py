@@ -114,7 +114,7 @@ def _commit(
     def guarded(mapping: Mapping) -> Mapping:
         changed = change(mapping)
         wanted = request.headers.get("if-match")
-        if changed != mapping and wanted is not None and wanted not in ("*", etag(mapping.version)):
+        if changed != mapping and wanted is not None and not _matches(wanted, mapping.version):
             hint = "read the mapping again and repeat the change on it"
             message = f"the mapping has version {etag(mapping.version)}, not {wanted}"
             raise Error(Code.STALE, message, at="header If-Match", hint=hint)
@@ -130,6 +130,12 @@ def _commit(
     )
     context.sources_changed()
     return Reply(headers={"etag": etag(mapping.version)})
+
+
+def _matches(if_match: str, version: int) -> bool:
+    """Whether an If-Match header names a version: `*`, or tags with commas between, weak ones too."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_match.split(",")]
+    return "*" in tags or etag(version) in tags
 
 
 def etag(version: int) -> str:

@@ -57,7 +57,7 @@ def world_of(context: Context, entity: Entity) -> World:
     """The newest mapping of an entity with its sources, at this moment."""
     mapping = context.store.read_mapping(entity)
     sources = sources_of(mapping, context.store.list_tables()) if mapping.connections else {}
-    return World(mapping, sources, context.clock.now_ms(), context.limits.alias_ms())
+    return World(mapping, sources, context.clock.now_ms(), context.limits.alias_ms(), context.limits.search_terms_max)
 
 
 def query_users(context: Context, request: Request) -> Reply:
@@ -167,7 +167,7 @@ def explanation(context: Context, plans: Sequence[Plan], warnings: Sequence[str]
     """What a query would do: the same code, stopped before the run."""
     steps = []
     for plan in plans:
-        made = context.engine.explain(plan)
+        made = context.engine.explain(plan, context.limits.budget())
         steps.append(
             {
                 "plan": outline(plan),

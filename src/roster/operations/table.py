@@ -106,7 +106,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body_limit="rows_body_bytes_max",
     ),
     Operation("ListReferenceTableRows", reference_tables.list_rows, Right.READ, output="ListRowsResponse", heavy=True),
-    Operation("ValidateV1", keys.validate_v1, Right.WRITE_EVENTS, output="AuthenticationValidationResponse"),
-    Operation("Validate", keys.validate_v2, Right.WRITE_EVENTS, output="ValidateV2Response"),
+    Operation("ValidateV1", keys.validate_v1, Right.VALIDATE, output="AuthenticationValidationResponse"),
+    Operation("Validate", keys.validate_v2, Right.VALIDATE, output="ValidateV2Response"),
     Operation("ValidateAPIKey", keys.validate_keys, Right.READ, output="ValidateAPIKeyResponse"),
 )

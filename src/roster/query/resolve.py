@@ -58,6 +58,8 @@ class Scope:
     texts: tuple[Expr, ...]
     every: tuple[Expr, ...]
     known: tuple[str, ...]
+    terms_max: int = 200
+    """Terms of one search; a free-text term costs one comparison a text column."""
 
 
 @dataclass(slots=True)
@@ -71,7 +73,22 @@ class Resolved:
 def resolve(text: str, scope: Scope, now_ms: int) -> Resolved:
     """The condition a search string states. Errors: INVALID with the position and a hint."""
     warnings: list[str] = []
-    return Resolved(_condition(search.parse(text), scope, now_ms, warnings), warnings)
+    tree = search.parse(text)
+    terms = _count_terms(tree)
+    if terms > scope.terms_max:
+        hint = f"at most {scope.terms_max} (setting search_terms_max)"
+        raise Error(Code.INVALID, f"the search has {terms} terms", hint=hint)
+    return Resolved(_condition(tree, scope, now_ms, warnings), warnings)
+
+
+def _count_terms(tree: search.Tree) -> int:
+    match tree:
+        case search.And(items) | search.Or(items):
+            return sum(map(_count_terms, items))
+        case search.Not(item):
+            return _count_terms(item)
+        case _:
+            return 1
 
 
 def unknown_name(name: str, scope: Scope) -> str:
