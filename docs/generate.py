@@ -188,7 +188,8 @@ def errors() -> str:
         '"source": {"pointer": "/type"}}]}\n```',
         "Reference tables answer objects too, as `application/vnd.api+json`. A 400 there has the title "
         "`Generic Error` and no `status`. A 429 is text.",
-        "A request with several mistakes in its body names them all. `GET /api/v1/validate` answers 403 for a missing "
+        "Mistakes in the form of a body are all named at once, mistakes in its meaning one at a time. "
+        "`GET /api/v1/validate` answers 403 for a missing "
         "key, as clients of that old path expect.",
         "A query whose caller hangs up is cancelled.",
     )

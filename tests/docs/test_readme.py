@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from docs.pages import ROOT, Block, blocks_of
+from roster.demo.show import CREATE, UPDATE
 from roster.http.routes import OWN_PATHS, bindings
 from servers import Server
 
@@ -21,14 +22,9 @@ DEFAULT_URL = "http://127.0.0.1:8126"
 
 @pytest.fixture
 def connected(server: Server) -> Iterator[Server]:
-    """A server with the connection that the README updates; its table need not be there."""
-    fields = [
-        {"id": "lifetime_value", "source_name": "ltv", "type": "number"},
-        {"id": "old_revenue_field", "source_name": "legacy_revenue", "type": "number"},
-    ]
-    attributes = {"type": "ref_table", "join_type": "email", "join_attribute": "email", "fields": fields}
-    body = {"data": {"type": "connection_id", "id": "crm-integration", "attributes": attributes}}
-    assert server.ask("POST", CONNECTION, body).status == 201
+    """A server with the demo's connection, which the README updates; its table need not be there."""
+    assert server.ask("POST", CONNECTION, CREATE).status == 201
+    assert server.ask("PUT", CONNECTION, UPDATE).status == 200
     yield server
     assert server.ask("DELETE", f"{CONNECTION}/crm-integration").status == 204
 
@@ -55,11 +51,13 @@ def test_the_python_example_runs(connected: Server) -> None:
 
 def test_the_curl_examples_run(connected: Server) -> None:
     printed = [run(connected, "bash", "-c", block.text) for block in examples("sh", "curl")]
-    assert '"@old_revenue_field"' in printed[0]
+    assert '"@nps_score"' in printed[0]
     assert printed[1] == "200\n"
     shown = connected.ask("GET", "/api/v2/product-analytics/users/mapping").json()["data"]["attributes"]["attributes"]
     labels = {a["attribute"]: a["display_name"] for a in shown if a["is_custom"]}
-    assert labels == {"@lifetime_value": "Customer Lifetime Value (`USD`)", "@nps_score": "NPS Score"}
+    assert labels["@lifetime_value"] == "Customer Lifetime Value (`USD`)"
+    assert labels["@nps_score"] == "NPS Score"
+    assert "@old_revenue_field" not in labels
 
 
 def test_it_counts_the_operations_that_are_served() -> None:
