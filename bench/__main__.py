@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import shutil
 import sys
 import time
@@ -39,11 +40,17 @@ def main(words: list[str] | None = None) -> int:
         parser.error(f"unknown workload {', '.join(sorted(unknown))}" if unknown else "a size is out of range")
     size = Size(asked.profiles, asked.rows, asked.events, asked.seed)
     chosen = tuple(asked.workload) or NAMES
-    world = open_world(size, _say, asked.folder)
-    outcomes = []
-    for outcome in run(world, size, chosen, asked.rounds):
-        _say(f"{outcome.workload} done")
-        outcomes.append(outcome)
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    with (asked.folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            parser.error(f"another benchmark runs in {asked.folder}")
+        world = open_world(size, _say, asked.folder)
+        outcomes = []
+        for outcome in run(world, size, chosen, asked.rounds):
+            _say(f"{outcome.workload} done")
+            outcomes.append(outcome)
     told = machine(size, asked.rounds)
     print(table(outcomes))
     print("machine: " + ", ".join(f"{name} {value}" for name, value in told.items()))

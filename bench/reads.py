@@ -45,8 +45,8 @@ class _Recorder:
         self.plans = tuple(plans)
         return self._engine.run(plans, budget, cancel)
 
-    def explain(self, plan: Plan) -> Explanation:
-        return self._engine.explain(plan)
+    def explain(self, plan: Plan, budget: Budget) -> Explanation:
+        return self._engine.explain(plan, budget)
 
     def materialise(self, entity: Entity, plan: Plan) -> None:
         self._engine.materialise(entity, plan)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column as Heading, Table as Grid
 
@@ -55,11 +56,16 @@ def run_cli(app: App, words: list[str] | None = None) -> int:
     try:
         app(words)
     except Error as error:
-        Console(stderr=True).print(f"[red]{error.code}[/red]: {error.text()}", highlight=False, soft_wrap=True)
-        return EXIT_STATUS[error.code]
+        return tell(error)
     except BrokenPipeError:
         return 0
     return 0
+
+
+def tell(error: Error) -> int:
+    """Print an error in one line; its exit status."""
+    Console(stderr=True).print(f"[red]{error.code}[/red]: {escape(error.text())}", highlight=False, soft_wrap=True)
+    return EXIT_STATUS[error.code]
 
 
 def _add_server(app: App, wiring: Wiring, out: Console) -> None:
@@ -206,7 +212,13 @@ def _add_keys(app: App, wiring: Wiring, out: Console) -> None:
 
     @key.command
     def revoke(id: str, /) -> None:
-        """End a key at once."""
+        """End a key at once.
+
+        Parameters
+        ----------
+        id
+            The id that `roster key list` shows.
+        """
         with wiring.open_records() as records:
             revoke_key(records, id)
         out.print(f"revoked {id}", highlight=False)
@@ -281,7 +293,17 @@ def _add_queries(app: App, wiring: Wiring, out: Console) -> None:
 
     @app.command
     def explain(entity: str, search: str = "", /, *, sort: str | None = None) -> None:
-        """Show what a query would do: its plan, what the engine makes of it, the SQL, the engine's own plan."""
+        """Show what a query would do: its plan, what the engine makes of it, the SQL, the engine's own plan.
+
+        Parameters
+        ----------
+        entity
+            users or accounts.
+        search
+            As for `query`.
+        sort
+            As for `query`.
+        """
         for step in _ask(wiring, entity, search, None, 20, sort, explain=True)["queries"]:
             for field in EXPLAIN_FIELDS:
                 out.rule(field, align="left")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from roster.base.errors import Code, Error
-from roster.cli import Wiring, build_cli, run_cli, show_progress
+from roster.cli import Wiring, build_cli, run_cli, show_progress, tell
 from roster.engine.connection import Duck, DuckLimits
 from roster.engine.duckdb import DuckEngine
 from roster.engine.enriched import Enriched
@@ -27,7 +27,7 @@ from roster.model.access import KeyKind
 from roster.operations.context import Context, Limits, Records
 from roster.operations.keys import create_key
 from roster.operations.load import load_events, load_table, materialise_profiles, recover
-from roster.settings import Settings
+from roster.settings import Settings, read_settings
 from roster.store.database import Database
 from roster.store.secret import load_or_create_secret
 from roster.worker import Repeater
@@ -152,8 +152,10 @@ def serve(settings: Settings) -> None:
     import uvicorn
 
     configure_logs(settings.log_level)
+    app = build_server(settings)
+    print(f"Roster serves {settings.data} at http://{settings.host}:{settings.port}", file=sys.stderr)  # noqa: T201
     uvicorn.run(
-        build_server(settings),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -234,8 +236,11 @@ def free_port(host: str, port: int) -> int:
 
 def main() -> int:
     """The `roster` command."""
-    settings = Settings()
     configure_logs("warning")
+    try:
+        settings = read_settings()
+    except Error as error:
+        return tell(error)
     wiring = Wiring(
         open_product=lambda: open_product(settings),
         open_records=lambda: open_records(settings),

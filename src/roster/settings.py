@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from roster.base.errors import Code, Error
+
+RATE_LIMITS = {
+    "audience_read": "6000/minute",
+    "audience_write": "600/minute",
+    "reference_tables_write": "600/minute",
+    "events": "60000/minute",
+}
 
 
 class Settings(BaseSettings):
@@ -45,14 +54,16 @@ class Settings(BaseSettings):
     apply_interval_s: float = Field(0.2, gt=0, description="seconds between two batches of events")
 
     rate_limits: dict[str, str] = Field(
-        {
-            "audience_read": "6000/minute",
-            "audience_write": "600/minute",
-            "reference_tables_write": "600/minute",
-            "events": "60000/minute",
-        },
-        description="requests a key may make, by bucket",
+        RATE_LIMITS, description="requests a key may make, by bucket; a bucket left out keeps its default"
     )
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _keep_defaults(cls, given: dict[str, str]) -> dict[str, str]:
+        unknown = given.keys() - RATE_LIMITS.keys()
+        if unknown:
+            raise ValueError(f"unknown bucket {', '.join(sorted(unknown))}; known: {', '.join(RATE_LIMITS)}")
+        return RATE_LIMITS | given
 
     @classmethod
     def settings_customise_sources(
@@ -64,3 +75,13 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def read_settings() -> Settings:
+    """The settings of this process. Error: INVALID with every wrong setting."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        hint = "see ROSTER_ variables and roster.toml; docs/reference/settings.md lists them"
+        raise Error(Code.INVALID, f"wrong settings: {'; '.join(wrong)}", hint=hint) from error

@@ -137,7 +137,13 @@ TRACKED = {Entity.USERS: USER_TRACKED, Entity.ACCOUNTS: ACCOUNT_TRACKED}
 
 def _first_last(stem: str, label: str, group: str, meaning: str) -> tuple[Builtin, Builtin]:
     return (
-        Builtin(f"first_{stem}", f"First {label}", Type.STRING, f"{meaning} of the user's first event", (group,)),
+        Builtin(
+            f"first_{stem}",
+            f"First {label}",
+            Type.STRING,
+            f"{meaning} of the user's earliest event that has one",
+            (group,),
+        ),
         Builtin(
             f"last_{stem}", f"Last {label}", Type.STRING, f"{meaning} of the user's latest event that has one", (group,)
         ),

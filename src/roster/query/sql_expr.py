@@ -113,6 +113,8 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expr:
             return _any_of(expr, scope)
         case Not(IsNull(item)):
             return exp.Not(this=is_null(render_expr(item, scope)))
+        case Not(Not(item)):
+            return is_true(render_expr(item, scope))
         case Not(item):
             return exp.Not(this=is_true(render_expr(item, scope)))
         case And(items):
@@ -252,7 +254,10 @@ def _any_of(expr: AnyOf, scope: Scope) -> exp.Expr:
     name = _fresh(f"item{inner.depth}", scope)
     holds = exp.Lambda(this=_reached(column(name), expr.where, inner), expressions=[identifier(name)])
     some = exp.GT(this=call("length", call("list_filter", items, holds)), expression=exp.Literal.number(0))
-    is_array = exp.or_(*(call(dialect.is_array, node.copy()) for node in reversed(path)))
+    is_array, *on_way = (call(dialect.is_array, node.copy()) for node in reversed(path))
+    if on_way:
+        absent = exp.If(this=is_null(path[-1].copy()), true=exp.or_(*on_way))
+        is_array = exp.Case(ifs=[absent], default=is_array)
     return exp.Case(ifs=[exp.If(this=is_array, true=some)], default=_reached(path[-1], expr.where, inner))
 
 
