@@ -8,12 +8,10 @@ from typing import Any
 import duckdb
 import pytest
 import sqlglot
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
 from sqlglot import exp
 
 from oracle import evaluate, same_rows
-from oracle_values import value_of
-from random_exprs import predicates
 from random_plans import cases
 from roster.model.schema import Column as SchemaColumn, Type
 from roster.query.dialect import DUCKDB, identifiers, table_name
@@ -31,12 +29,11 @@ from roster.query.expr import (
     Not,
     Pieces,
     Wild,
-    without_arrays,
 )
 from roster.query.plan import Agg, Aggregate, Filter, Join, Limit, Measure, Plan, Project, Read, Sort, SortKey, Values
 from roster.query.sql import render
 from roster.query.sql_expr import block_bounds
-from worlds import KEYS, World, load
+from worlds import World, load
 
 SOME = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 OWN_TEXTS = {"", "\\"}
@@ -182,20 +179,6 @@ def test_a_projection_keeps_the_order_of_many_rows_on_many_threads() -> None:
     plan = Project(lower, (("n", Cast(NAME, Type.STRING)), ("m", Column("n", Type.INTEGER))))
     assert one_line(plan).count("SELECT") == 2, "the order comes from a sub-select"
     assert [m for _, m in rows_of(connection, plan)] == list(range(399_999, -1, -1))
-
-
-@SOME
-@given(
-    document=st.recursive(
-        st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from("xy"),
-        lambda inner: st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
-    ),
-    keys=st.lists(st.sampled_from(KEYS), max_size=2).map(tuple),
-    where=predicates((), 2, inside=True),
-)
-def test_without_arrays_a_path_means_the_same(document: Any, keys: tuple[str, ...], where: Expr) -> None:
-    expr = AnyOf(Column("rest", Type.ANY), keys, where)
-    assert value_of(without_arrays(expr), {"rest": document}) is value_of(expr, {"rest": document})
 
 
 ANY = Column("rest", Type.ANY)

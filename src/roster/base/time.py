@@ -32,4 +32,4 @@ def epoch_ms(moment: datetime) -> int:
 
 def iso_ms(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds: 2025-08-14T06:45:12.142Z."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

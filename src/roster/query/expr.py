@@ -6,10 +6,10 @@ Predicates follow SQL's three-valued logic, but a filter and `Not` ask only "is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import Literal as OneOf, assert_never
+from typing import Literal as OneOf
 
 from roster.model.schema import Type
 
@@ -222,31 +222,3 @@ def conjunction(*items: Expr) -> Expr:
     """The items joined by And, flattened, trivial ones left out."""
     flat = [part for item in items for part in (item.items if isinstance(item, And) else (item,))]
     return flat[0] if len(flat) == 1 else And(tuple(flat))
-
-
-def without_arrays(expr: AnyOf) -> Expr:
-    """The same truth where no array is on the path or at its end: a plain path, which engines read far faster."""
-    value = expr.source
-    for key in expr.keys:
-        value = Get(value, key)
-    return And((Not(IsNull(value)), Not(Not(_about(value, expr.where)))))
-
-
-def _about(value: Expr, expr: Expr) -> Expr:
-    """The expression with `value` in the place of its item; an inner AnyOf keeps its own."""
-    match expr:
-        case Item():
-            return value
-        case Column() | Literal():
-            return expr
-        case And(items) | Or(items):
-            return replace(expr, items=tuple(_about(value, i) for i in items))
-        case Call(_, args):
-            return replace(expr, args=tuple(_about(value, a) for a in args))
-        case Compare(_, left, right):
-            return replace(expr, left=_about(value, left), right=_about(value, right))
-        case Get(source, _) | AnyOf(source, _, _):
-            return replace(expr, source=_about(value, source))
-        case Cast(item) | In(item) | Like(item) | InBlocks(item) | Not(item) | IsNull(item):
-            return replace(expr, item=_about(value, item))
-    assert_never(expr)
