@@ -174,8 +174,12 @@ def email_sql(user: str) -> str:
 
 
 def events_sql(size: Size, first: int, after: int) -> str:
-    """The statement that inserts events `first` up to but without `after`; each of the first profiles gets one."""
+    """The statement that inserts events `first` up to but without `after`, in the order of their time as they come.
+
+    At even distances every profile gets one event; the others are spread over them unevenly.
+    """
     salt = size.seed * 1000
+    apart = size.events // size.profiles
     of_user = {
         "country_code": "DE US FR GB JP BR IN CA NL SE",
         "city": "Berlin Paris London Tokyo Recife Pune Toronto Utrecht Lund Boston",
@@ -190,9 +194,9 @@ def events_sql(size: Size, first: int, after: int) -> str:
     return f"""
         INSERT INTO events BY NAME
         WITH numbered AS (
-            SELECT i, CASE WHEN i < {size.profiles} THEN i
+            SELECT i, CASE WHEN i % {apart} = 0 AND i // {apart} < {size.profiles} THEN i // {apart}
                 ELSE floor({size.profiles} * pow({_unit("i", salt + 1)}, 2.5))::BIGINT END AS u,
-                {END_MS} - floor({90 * DAY_MS} * {_unit("i", salt + 2)})::BIGINT AS ms,
+                {END_MS} - ({90 * DAY_MS}::DOUBLE * (1 - (i + {_unit("i", salt + 2)}) / {size.events}))::BIGINT AS ms,
                 {_unit("i", salt + 3)} AS kind, floor(200 * pow({_unit("i", salt + 4)}, 2))::INTEGER AS page
             FROM range({first}, {after}) AS numbers(i))
         SELECT md5({size.seed} || ':' || i) AS event_id, make_timestamp_ms(ms) AS "time",

@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping as Map
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import anyio
@@ -237,13 +238,18 @@ async def _run_watched(wire: WireRequest, cancel: Cancel, work: Callable[[], Awa
     return outcome
 
 
+@cache
+def described() -> dict[str, Any]:
+    """Our OpenAPI document, made when it is first asked for: it would slow every start."""
+    return describe(bindings())
+
+
 def build_app(context: Context, limits: DoorLimits, lifespan: Any = None) -> Starlette:
     """The whole HTTP door over one context."""
     door = Door(context, limits)
-    described = describe(bindings())
 
     async def openapi(_: WireRequest) -> Response:
-        return JSONResponse(described)
+        return JSONResponse(described())
 
     async def health(_: WireRequest) -> Response:
         return JSONResponse({"status": "ok"})
