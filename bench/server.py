@@ -106,7 +106,7 @@ class Server:
             "ROSTER_PORT": str(self.port),
             "ROSTER_RATE_LIMITS": json.dumps(NO_LIMITS),
         }
-        with self._log_path().open("ab") as log:
+        with self._log_path().open("wb") as log:
             self._process = subprocess.Popen([sys.executable, "-m", "roster", "serve"], env=env, stdout=log, stderr=log)
 
     def wait_open(self) -> None:

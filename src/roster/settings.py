@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+from limits import parse
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from roster.base.errors import Code, Error
 
+SIZE = r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$"
 RATE_LIMITS = {
     "audience_read": "6000/minute",
     "audience_write": "600/minute",
@@ -25,11 +28,11 @@ class Settings(BaseSettings):
     data: Path = Field(Path("roster-data"), description="folder of everything Roster keeps")
     host: str = Field("127.0.0.1", description="address the server listens on")
     port: int = Field(8126, ge=0, le=65535, description="port the server listens on")
-    log_level: str = Field("info", description="debug, info, warning or error")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
 
-    engine_memory: str = Field("4GB", description="memory ceiling of the engine")
+    engine_memory: str = Field("4GB", pattern=SIZE, description="memory ceiling of the engine")
     engine_threads: int = Field(2, ge=1, description="threads of the engine; no more than cores")
-    engine_spill: str = Field("20GB", description="ceiling of what the engine may spill to disk")
+    engine_spill: str = Field("20GB", pattern=SIZE, description="ceiling of what the engine may spill to disk")
 
     query_timeout_s: float = Field(30.0, gt=0, description="seconds one query may take")
     query_rows_max: int = Field(1_000_000, ge=1, description="rows one answer may have")
@@ -63,6 +66,11 @@ class Settings(BaseSettings):
         unknown = given.keys() - RATE_LIMITS.keys()
         if unknown:
             raise ValueError(f"unknown bucket {', '.join(sorted(unknown))}; known: {', '.join(RATE_LIMITS)}")
+        for name, text in given.items():
+            try:
+                parse(text)
+            except ValueError as error:
+                raise ValueError(f"{name}: {text!r} is no limit such as 600/minute") from error
         return RATE_LIMITS | given
 
     @classmethod

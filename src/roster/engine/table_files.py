@@ -81,7 +81,7 @@ def join_parts(paths: Sequence[Path], whole: Path) -> Path:
     """
     for path in paths:
         if not path.is_file():
-            raise Error(Code.INVALID, f"there is no file {path}")
+            raise Error(Code.INVALID, f"there is no file {path.name}")
     if len(paths) == 1 and paths[0].suffix.lower() != ".gz" and not _starts_with_bom(paths[0]):
         whole.symlink_to(paths[0].resolve())
         return whole

@@ -214,6 +214,8 @@ def _unpack(body: bytes, bytes_max: int, too_large: Error) -> bytes:
         raise too_large
     if not unpacker.eof:
         raise Error(Code.INVALID, "the compressed body is cut off")
+    if unpacker.unused_data:
+        raise Error(Code.INVALID, "bytes follow the end of the compressed body", hint="compress it as one member")
     return plain
 
 

@@ -48,7 +48,7 @@ class Records:
 
     store: Store
     clock: Clock
-    pepper: bytes
+    pepper: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Context:
     log: Log
     clock: Clock
     limits: Limits
-    pepper: bytes
+    pepper: bytes = field(repr=False)
     uploads: Path
     sources_changed: Callable[[], None]
     """Called after a mapping or a table changed, so that what is built from them is built again."""

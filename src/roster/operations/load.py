@@ -100,7 +100,7 @@ def recover(context: Context) -> None:
         rows = context.tables.count_rows(id)
         if rows != known[id].row_count:
             context.store.update_table(replace(known[id], row_count=rows), who=LOCAL.id)
-    for folder in context.uploads.glob("*"):
+    for folder in (path for path in context.uploads.glob("*") if path.is_dir()):
         upload = context.store.find_upload(folder.name)
         if upload is None or upload.expires_ms < context.clock.now_ms():
             shutil.rmtree(folder)

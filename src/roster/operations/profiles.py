@@ -29,6 +29,8 @@ from roster.query.outline import outline
 from roster.query.plan import Plan
 
 ORDERS = {"asc": False, "desc": True}
+COLUMNS_MAX = 1000
+"""Names one request may select; a request that names none gets every attribute, however many."""
 
 
 def sources_of(mapping: Mapping, tables: Sequence[Table]) -> dict[str, Table]:
@@ -121,7 +123,11 @@ def _range(events: EventQuery, now_ms: int) -> Range | None:
 
 def _columns(names: list[str] | None) -> tuple[str, ...] | None:
     """The asked columns, each once; none asked means all."""
-    return tuple(dict.fromkeys(names)) if names else None
+    columns = tuple(dict.fromkeys(names or ()))
+    if len(columns) > COLUMNS_MAX:
+        at = "/data/attributes/select_columns"
+        raise Error(Code.INVALID, f"{len(columns)} columns are too many", at=at, hint=f"at most {COLUMNS_MAX}")
+    return columns or None
 
 
 def _limit(context: Context, limit: int | None) -> int:

@@ -229,6 +229,8 @@ def _read_token(token: str) -> tuple[int, int]:
     try:
         text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode("ascii")
         version, after = (int(part) for part in text.split("."))
+        if not (0 <= version < 2**63 and 0 <= after < 2**63):
+            raise ValueError("out of range")
     except (binascii.Error, ValueError) as error:
         at = "parameter page[continuation_token]"
         raise Error(Code.INVALID, "this is no continuation token", at=at, hint="use the token as given") from error
