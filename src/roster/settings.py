@@ -53,6 +53,31 @@ class Settings(BaseSettings):
     upload_ttl_s: float = Field(300.0, gt=0, description="seconds the addresses of an upload are good for")
     snapshot_ttl_s: float = Field(600.0, gt=0, description="seconds the pages of a row listing stay as they were")
 
+    source_hosts: list[str] = Field(
+        [], description="hosts that sources may be read from: names, `*.name`, addresses or networks; empty: none"
+    )
+    source_folders: list[Path] = Field([], description="folders that source files may lie in; empty: none")
+    source_loopback: bool = Field(False, description="whether sources may be on this machine's loopback addresses")
+    source_bytes_max: int = Field(21_474_836_480, ge=1, description="bytes that one read of a source may bring")
+    source_timeout_s: float = Field(3600.0, gt=0, description="seconds that one read of a source may take")
+    source_silence_s: float = Field(120.0, gt=0, description="seconds that a source may send nothing")
+    sync_every_s: int = Field(3600, ge=10, description="seconds between two syncs of a source that names no time")
+    cloud_sync_every_s: int = Field(300, ge=10, description="seconds between two syncs of a cloud reference table")
+    syncs_at_once: int = Field(1, ge=1, description="syncs that run at the same time; more wait")
+    sync_attempts_max: int = Field(5, ge=1, description="tries of a sync before it waits for its next time")
+    sync_retry_s: float = Field(10.0, gt=0, description="seconds before the first retry; each further one waits double")
+    sync_jitter: float = Field(0.1, ge=0, le=1, description="share of its interval that a sync may begin later")
+    sync_shrink_max: float = Field(
+        0.5, ge=0, le=1, description="share of its rows that a source may lose in one sync unasked"
+    )
+    sync_misfits_max: float = Field(
+        0.5, ge=0, le=1, description="share of a column's cells that may be no value of a field before it is paused"
+    )
+    stale_after: float = Field(3.0, ge=1, description="intervals without a good sync after which a source is stale")
+    runs_kept: int = Field(100, ge=1, description="ended runs kept for each source")
+    webhook_url: str = Field("", description="address that is told when the state of a source changes; empty: nobody")
+    webhook_secret: str = Field("", description="secret that signs what the webhook is told (HMAC-SHA256)")
+
     log_bytes_max: int = Field(1_073_741_824, ge=1, description="bytes of events acknowledged but not yet applied")
     apply_interval_s: float = Field(0.2, gt=0, description="seconds between two batches of events")
 

@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 from roster.base.errors import Code, Error, did_you_mean
 from roster.model.schema import Column, Schema, Type
+from roster.model.source import Origin
 
 NAME_CHARACTERS_MAX = 56
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
@@ -45,7 +46,15 @@ EXAMPLES = {
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The definition of a reference table. Columns keep their wide types; rows live in the engine."""
+    """The definition of a table that rows are held in; the rows live in the engine.
+
+    `columns` have the types they are declared as, or were found with. `held` names those that are stored
+    as another type, because cells that do not fit must not be lost. `generation` says which of the stored
+    generations of rows counts: a sync builds the next one aside, and naming it here is the swap.
+    `owner` is empty for reference tables, else the connection the table belongs to. `origin` is None for
+    tables whose rows come by upload, file or request. `access_details` is the JSON text that a cloud table
+    was declared with.
+    """
 
     id: str
     name: str
@@ -60,6 +69,23 @@ class Table:
     created_ms: int
     updated_ms: int
     status: str = "DONE"
+    generation: int = 1
+    held: tuple[tuple[str, Type], ...] = ()
+    owner: str = ""
+    origin: Origin | None = None
+    sync_enabled: bool = False
+    access_details: str = ""
+
+
+def stored_columns(table: Table) -> Schema:
+    """The columns with the types their rows are stored as."""
+    held = dict(table.held)
+    return tuple(Column(c.name, held.get(c.name, c.type)) for c in table.columns)
+
+
+def relation_of(table: Table) -> str:
+    """The relation that plans read a table's rows from: its present generation."""
+    return f"table:{table.id}:{table.generation}"
 
 
 @dataclass(frozen=True, slots=True)
