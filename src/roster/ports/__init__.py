@@ -1,0 +1,29 @@
+"""The ports: what operations need of engines, stores, sources and clocks. Holds no implementation."""
+
+from roster.ports.engine import Answer, Applied, Budget, Cancel, Engine, Events, Explanation, Progress
+from roster.ports.records import Clock, Store, Vault
+from roster.ports.sources import Jobs, Reading, Sources, Wanted
+from roster.ports.tables import Loaded, Merge, RowPage, Staged, Tables
+
+__all__ = [
+    "Answer",
+    "Applied",
+    "Budget",
+    "Cancel",
+    "Clock",
+    "Engine",
+    "Events",
+    "Explanation",
+    "Jobs",
+    "Loaded",
+    "Merge",
+    "Progress",
+    "Reading",
+    "RowPage",
+    "Sources",
+    "Staged",
+    "Store",
+    "Tables",
+    "Vault",
+    "Wanted",
+]

@@ -1,0 +1,119 @@
+"""Owns the ports: what runs plans and keeps events: as protocols with the values they take and give. Holds no implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping as Map, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+from roster.model.schema import Entity, Schema
+from roster.query.plan import Plan
+
+
+class Cancel:
+    """Lets one thread end the query another thread runs; cancelling twice, or before the start, is fine."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._stops: list[Callable[[], None]] = []
+        self.cancelled = False
+
+    def on_cancel(self, stop: Callable[[], None]) -> None:
+        with self._lock:
+            self._stops.append(stop)
+            if self.cancelled:
+                stop()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled = True
+            for stop in self._stops:
+                stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one query may use: seconds of wall time and rows of answer."""
+
+    timeout_s: float
+    rows_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows of one plan, values as plain Python (timestamps as naive UTC datetimes)."""
+
+    schema: Schema
+    rows: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the engine would do: the plan it settled on, its SQL, the bound values, its own plan."""
+
+    plan: Plan
+    sql: str
+    parameters: tuple[Any, ...]
+    physical: str
+
+
+class Engine(Protocol):
+    """Runs plans. Every run sees one snapshot; queries never wait for writes."""
+
+    def run(self, plans: Sequence[Plan], budget: Budget, cancel: Cancel | None = None) -> list[Answer]:
+        """Answers in the order of `plans`, all of one snapshot.
+
+        Errors: TIMEOUT past the budget, BUSY when memory runs out, TOO_LARGE past rows_max.
+        """
+        ...
+
+    def explain(self, plan: Plan, budget: Budget) -> Explanation: ...
+
+    def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
+        """Keep the profiles of `entity`, joined with their sources as each plan does, ready to read.
+
+        What was kept for other plans goes. Only a matter of speed: answers are the same before, during and after.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch: events stored, events dropped because their identity was already stored."""
+
+    stored: int
+    duplicate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long piece of work is: rows done of rows in all (None while unknown)."""
+
+    stage: str
+    done: int
+    total: int | None
+
+
+class Events(Protocol):
+    """Keeps events and the profiles built from them; every call is one transaction."""
+
+    def apply_segment(self, number: int, path: Path) -> Applied:
+        """Store a closed segment of canonical events (NDJSON) and remember its number; twice is once."""
+        ...
+
+    def applied_segment(self) -> int:
+        """Number of the newest stored segment, 0 for none."""
+        ...
+
+    def load_file(self, path: Path, format: str, columns: Map[str, str], report: Callable[[Progress], None]) -> Applied:
+        """Store the events of a CSV, NDJSON or Parquet file; `columns` maps event paths to file columns.
+
+        Loading the same file twice stores its events once. Errors: INVALID names the column or line.
+        """
+        ...
+
+    def rebuild_profiles(self) -> None:
+        """Compute all profiles anew from the stored events."""
+        ...

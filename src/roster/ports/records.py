@@ -1,0 +1,120 @@
+"""Owns the ports: what keeps our own records, seals secrets and tells time, as protocols. Holds no implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping as Map
+from typing import Any, Protocol
+
+from roster.model.access import Key
+from roster.model.mapping import Mapping, Version
+from roster.model.reference_table import Table, Upload
+from roster.model.schema import Entity
+from roster.model.sync import Run, Secret, Sync
+
+
+class Clock(Protocol):
+    """Where time, ids and secrets come from, so that tests can give them."""
+
+    def now_ms(self) -> int: ...
+    def new_id(self) -> str:
+        """A fresh UUID in its usual text form."""
+        ...
+
+    def new_secret(self) -> str:
+        """32 fresh random bytes in hex."""
+        ...
+
+
+class Store(Protocol):
+    """Our own records. Every call is one transaction; writers take turns."""
+
+    def organisation_id(self) -> str: ...
+
+    def add_key(self, key: Key) -> None: ...
+    def find_key(self, hash: str) -> Key | None: ...
+    def list_keys(self) -> list[Key]: ...
+    def revoke_key(self, id: str, *, who: str, now_ms: int) -> bool: ...
+
+    def read_mapping(self, entity: Entity, version: int | None = None) -> Mapping:
+        """The newest mapping, or an older one. Error: NOT_FOUND for a version that never was."""
+        ...
+
+    def change_mapping(
+        self, entity: Entity, change: Callable[[Mapping], Mapping], *, who: str, why: str, request: Any, now_ms: int
+    ) -> Mapping:
+        """Apply a pure change to the newest mapping and keep the result as the next version.
+
+        A change that gives an equal mapping makes no version. An Error inside leaves everything as it was.
+        """
+        ...
+
+    def list_versions(self, entity: Entity) -> list[Version]:
+        """Newest first."""
+        ...
+
+    def add_upload(self, upload: Upload) -> None: ...
+    def find_upload(self, id: str) -> Upload | None: ...
+
+    def add_table(self, table: Table, *, who: str) -> None:
+        """Error: CONFLICT when the name is taken."""
+        ...
+
+    def find_table(self, id: str) -> Table | None: ...
+    def list_tables(self) -> list[Table]: ...
+    def update_table(self, table: Table, *, who: str) -> None: ...
+    def remove_table(self, id: str, *, who: str, now_ms: int) -> bool: ...
+
+    def swap_table(self, table: Table, sync: Sync, run: Run) -> bool:
+        """Name a table's new generation and keep its sync and run, in one step; False when the table is gone.
+
+        Fields that others change meanwhile (description, tags, sync_enabled) stay as they are kept.
+        """
+        ...
+
+    def read_sync(self, table_id: str) -> Sync | None: ...
+    def list_syncs(self) -> list[Sync]: ...
+    def write_sync(self, sync: Sync) -> None:
+        """Keep where the syncing of a table stands; for a table that is gone it does nothing."""
+        ...
+
+    def write_run(self, run: Run) -> bool:
+        """Keep a run, new or known; gives whether somebody asked to cancel it."""
+        ...
+
+    def find_run(self, id: str) -> Run | None: ...
+    def list_runs(self, table_id: str, limit: int) -> list[Run]:
+        """Newest first."""
+        ...
+
+    def unfinished_runs(self) -> list[Run]:
+        """Runs that have not ended, oldest first."""
+        ...
+
+    def ask_cancel(self, run_id: str) -> bool:
+        """Ask for the end of a run, from any process; False when there is no such run or it has ended."""
+        ...
+
+    def forget_runs(self, table_id: str, keep: int) -> None:
+        """Remove all but the newest ended runs of a table."""
+        ...
+
+    def put_secret(self, secret: Secret) -> None:
+        """Keep a secret, new or in place of the one of that name."""
+        ...
+
+    def find_secret(self, name: str) -> Secret | None: ...
+    def list_secrets(self) -> list[Secret]:
+        """By name."""
+        ...
+
+    def remove_secret(self, name: str, *, who: str, now_ms: int) -> bool: ...
+
+
+class Vault(Protocol):
+    """Seals credentials under the server's secret. What was sealed for one name opens for no other."""
+
+    def seal(self, name: str, members: Map[str, str]) -> str: ...
+
+    def open(self, name: str, sealed: str) -> dict[str, str]:
+        """Error: INTERNAL when the text was sealed for another name, with another key, or changed."""
+        ...
