@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format serve bench worlds clients clean
+.PHONY: demo test check extras format serve bench worlds clients clean
 
 demo: $(READY)
 	$(BIN)/roster demo
@@ -20,6 +20,11 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+# The libraries of the optional sources, some 500 MB: with them their tests run too.
+extras: $(READY)
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements-extras.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 
 serve: $(READY)
 	$(BIN)/roster serve

@@ -17,11 +17,12 @@ from bench.reads import run_read
 from bench.report import machine, table, write_json
 from bench.server import Server
 from bench.start import run_start
+from bench.syncs import run_syncs
 from bench.update import run_update
 from bench.world import HOME, Size, World, open_world
 from roster.main import Product, SystemClock
 
-NAMES = ("start", *(r.name for r in READS), "update", "intake")
+NAMES = ("start", *(r.name for r in READS), "update", "syncs", "intake")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -71,6 +72,8 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
         yield from _run_paired(world, copy, chosen, rounds)
         if "intake" in chosen:
             yield run_intake(copy, world.keys, size, rounds)
+        if "syncs" in chosen:
+            yield from run_syncs(world.lend(), world.keys, size, rounds)
     finally:
         shutil.rmtree(copy)
 

@@ -13,7 +13,7 @@ from bench.world import DAY_MS, END_MS, FIELDS
 from roster.model.schema import USER_BUILTINS, Type
 
 BASE = "/api/v2/product-analytics/users"
-ENRICHED = "users_enriched"
+ENRICHED = "users_enriched_1"
 ALL = (*(b.id for b in USER_BUILTINS), *(f"@{id}" for id in FIELDS))
 FEW = ("user_id", "user_email", "@tier", "@lead_score", "last_seen")
 TERM = "meyer"
@@ -44,7 +44,7 @@ def enriched() -> Source:
 def joined(table_id: str) -> Source:
     """Users beside the current rows of the reference table, on the address in lower case without blanks."""
     on = "lower(trim(crm.email)) = lower(trim(users.user_email))"
-    return Source(f"users LEFT JOIN table_{table_id.replace('-', '')} AS crm ON {on}", 'crm."')
+    return Source(f"users LEFT JOIN table_{table_id.replace('-', '')}_1 AS crm ON {on}", 'crm."')
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -88,24 +89,43 @@ class Wire:
         self._socket.close()
 
 
+def _text(path: Path) -> str:
+    """What a file says; nothing when it is gone."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _sizes(pid: int) -> dict[str, int]:
+    """Bytes by the names of the process's status; none when it is gone."""
+    lines = (line.partition(":") for line in _text(Path(f"/proc/{pid}/status")).splitlines())
+    return {name: int(rest.split()[0]) * 1024 for name, _, rest in lines if "kB" in rest}
+
+
 class Server:
     """A server process on a data folder, started on entry and stopped as an operator would on exit."""
 
-    def __init__(self, data: Path, keys: Keys) -> None:
+    def __init__(self, data: Path, keys: Keys, settings: Map[str, str] | None = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.data = data
         self._keys = keys
+        self._settings = {f"ROSTER_{name.upper()}": text for name, text in (settings or {}).items()}
         self._process: subprocess.Popen[bytes] | None = None
 
     def spawn(self) -> None:
         """Start the process without waiting for it."""
-        env = os.environ | {
-            "ROSTER_DATA": str(self.data),
-            "ROSTER_PORT": str(self.port),
-            "ROSTER_RATE_LIMITS": json.dumps(NO_LIMITS),
-        }
+        env = (
+            os.environ
+            | {
+                "ROSTER_DATA": str(self.data),
+                "ROSTER_PORT": str(self.port),
+                "ROSTER_RATE_LIMITS": json.dumps(NO_LIMITS),
+            }
+            | self._settings
+        )
         with self._log_path().open("wb") as log:
             self._process = subprocess.Popen([sys.executable, "-m", "roster", "serve"], env=env, stdout=log, stderr=log)
 
@@ -126,14 +146,24 @@ class Server:
 
     def memory_bytes(self) -> tuple[int, int]:
         """Resident memory of the process: all of it, and the part that no file backs."""
-        assert self._process is not None
-        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-        sizes = {
-            name: int(rest.split()[0]) * 1024
-            for name, _, rest in (line.partition(":") for line in lines)
-            if "kB" in rest
-        }
+        sizes = _sizes(self._pid())
         return sizes["VmRSS"], sizes["RssAnon"]
+
+    def forget_peak(self) -> None:
+        """Let `peak_bytes` speak of the time from now on."""
+        Path(f"/proc/{self._pid()}/clear_refs").write_text("5")
+
+    def peak_bytes(self) -> tuple[int, int]:
+        """The most resident memory the process had, and the most its present children had, 0 without any."""
+        children = Path(f"/proc/{self._pid()}/task").glob("*/children")
+        found = [0]
+        for child in (int(pid) for path in children for pid in _text(path).split()):
+            found.append(_sizes(child).get("VmHWM", 0))
+        return _sizes(self._pid())["VmHWM"], max(found)
+
+    def _pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def _log_path(self) -> Path:
         return self.data.parent / "server.log"

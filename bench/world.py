@@ -109,7 +109,7 @@ def _make(size: Size, folder: Path, say: Say) -> World:
     say(f"making a world of {size.events:,} events in {folder}")
     settings = Settings(data=folder / "data")
     product = Product(settings, SystemClock())
-    product.start()
+    product.start(serving=False)
     started_s = time.perf_counter()
     for first in range(0, size.events, CHUNK):
         with product.duck.write() as connection:
@@ -153,7 +153,7 @@ def connect(server: Server) -> None:
             time.sleep(0.02)
 
 
-def _unit(what: str, salt: int) -> str:
+def unit_sql(what: str, salt: int) -> str:
     """SQL of a number in [0, 1) that hangs on `what` and the salt alone.
 
     One number is hashed, not two: DuckDB's way to combine two hashes leaves them visibly related.
@@ -161,10 +161,10 @@ def _unit(what: str, salt: int) -> str:
     return f"((hash({what} + {salt * 1_000_000_007}::BIGINT) % 9007199254740992) / 9007199254740992.0)"
 
 
-def _pick(values: str, what: str, salt: int) -> str:
+def pick_sql(values: str, what: str, salt: int) -> str:
     """SQL of one of some words; the first come more often."""
     words = ", ".join(f"'{word}'" for word in values.split())
-    return f"[{words}][1 + floor({len(values.split())} * pow({_unit(what, salt)}, 2))::INTEGER]"
+    return f"[{words}][1 + floor({len(values.split())} * pow({unit_sql(what, salt)}, 2))::INTEGER]"
 
 
 def email_sql(user: str) -> str:
@@ -188,28 +188,29 @@ def events_sql(size: Size, first: int, after: int) -> str:
         "browser_name": "Chrome Safari Firefox Edge",
     }
     picked = "".join(
-        f", {_pick(words, 'u', salt + 10 + n)} AS {name}" for n, (name, words) in enumerate(of_user.items())
+        f", {pick_sql(words, 'u', salt + 10 + n)} AS {name}" for n, (name, words) in enumerate(of_user.items())
     )
     first_names, last_names = "Ada Ben Cleo Dan Eva Finn", "Smith Meyer Dubois Tanaka Silva Novak Jensen Rossi"
     return f"""
         INSERT INTO events BY NAME
         WITH numbered AS (
             SELECT i, CASE WHEN i % {apart} = 0 AND i // {apart} < {size.profiles} THEN i // {apart}
-                ELSE floor({size.profiles} * pow({_unit("i", salt + 1)}, 2.5))::BIGINT END AS u,
-                {END_MS} - ({90 * DAY_MS}::DOUBLE * (1 - (i + {_unit("i", salt + 2)}) / {size.events}))::BIGINT AS ms,
-                {_unit("i", salt + 3)} AS kind, floor(200 * pow({_unit("i", salt + 4)}, 2))::INTEGER AS page
+                ELSE floor({size.profiles} * pow({unit_sql("i", salt + 1)}, 2.5))::BIGINT END AS u,
+                {END_MS} - ({90 * DAY_MS}::DOUBLE * (1 - (i + {unit_sql("i", salt + 2)}) / {size.events}))::BIGINT
+                    AS ms,
+                {unit_sql("i", salt + 3)} AS kind, floor(200 * pow({unit_sql("i", salt + 4)}, 2))::INTEGER AS page
             FROM range({first}, {after}) AS numbers(i))
         SELECT md5({size.seed} || ':' || i) AS event_id, make_timestamp_ms(ms) AS "time",
             CASE WHEN kind < 0.6 THEN 'view' WHEN kind < 0.9 THEN 'action' ELSE 'error' END AS "type",
             'u' || u AS user_id, {email_sql("u")} AS user_email,
-            {_pick(first_names, "u", salt + 5)} || ' ' || {_pick(last_names, "u", salt + 6)} AS user_name,
+            {pick_sql(first_names, "u", salt + 5)} || ' ' || {pick_sql(last_names, "u", salt + 6)} AS user_name,
             CASE WHEN u % 5 < 3 THEN 'a' || u % {max(1, size.profiles // 50)} END AS account_id,
             CASE WHEN u % 5 < 3 THEN 'Account ' || u % {max(1, size.profiles // 50)} END AS account_name,
             's' || u || '-' || ms // {3 * DAY_MS} AS session_id, md5('v' || i) AS view_id,
             CASE page WHEN 0 THEN '/home' WHEN 1 THEN '/cart' WHEN 2 THEN '/checkout' ELSE '/product/' || page END
                 AS view_name,
             'https://shop.example.com/' || page AS view_url,
-            CASE WHEN kind < 0.6 THEN (3e8 + 2e9 * {_unit("i", salt + 7)})::BIGINT END AS loading_time,
+            CASE WHEN kind < 0.6 THEN (3e8 + 2e9 * {unit_sql("i", salt + 7)})::BIGINT END AS loading_time,
             CASE WHEN kind BETWEEN 0.6 AND 0.9 THEN 'click' END AS action_type,
             CASE WHEN kind BETWEEN 0.6 AND 0.9 THEN 'button ' || page % 30 END AS action_name,
             'shop' AS application_id, 'Shop' AS application_name, 'web' AS service, 'prod' AS env{picked},
@@ -226,11 +227,11 @@ def crm_sql(size: Size) -> str:
     return f"""
         SELECT CASE WHEN i >= {matched} THEN 'lead' || i || '@nowhere.example'
                 WHEN i % 7 = 0 THEN upper({email_sql("i")}) ELSE lower({email_sql("i")}) END AS email,
-            {_pick("gold silver bronze free", "i", salt)} AS tier,
-            {_pick("monthly yearly none", "i", salt + 1)} AS plan,
-            'Owner ' || floor(2000 * {_unit("i", salt + 2)})::INTEGER AS owner,
-            floor(100 * {_unit("i", salt + 3)})::INTEGER AS lead_score,
-            round(100000 * {_unit("i", salt + 4)}, 2) AS arr, {_unit("i", salt + 5)} < 0.4 AS is_customer,
-            strftime(make_timestamp_ms({END_MS} - floor({1000 * DAY_MS} * {_unit("i", salt + 6)})::BIGINT),
+            {pick_sql("gold silver bronze free", "i", salt)} AS tier,
+            {pick_sql("monthly yearly none", "i", salt + 1)} AS plan,
+            'Owner ' || floor(2000 * {unit_sql("i", salt + 2)})::INTEGER AS owner,
+            floor(100 * {unit_sql("i", salt + 3)})::INTEGER AS lead_score,
+            round(100000 * {unit_sql("i", salt + 4)}, 2) AS arr, {unit_sql("i", salt + 5)} < 0.4 AS is_customer,
+            strftime(make_timestamp_ms({END_MS} - floor({1000 * DAY_MS} * {unit_sql("i", salt + 6)})::BIGINT),
                 '%Y-%m-%dT%H:%M:%SZ') AS signed_up
         FROM range({size.rows}) AS numbers(i)"""

@@ -17,6 +17,7 @@ from roster.http.routes import OWN_PATHS, Binding, bindings
 from roster.model.access import Right
 from roster.model.connection import FIELD_TYPES, JOIN_SYNONYMS, SYNONYMS
 from roster.model.schema import BUILTINS, EVENT_COLUMNS, EVENT_TEXT, KEY_ATTRIBUTE, Entity
+from roster.model.source import KINDS, SYNONYMS as KIND_SYNONYMS, Kind
 from roster.settings import Settings
 
 FOLDER = Path(__file__).parent / "reference"
@@ -206,12 +207,36 @@ def cli() -> str:
         "Command line",
         "`roster COMMAND --help` shows the same. The settings say which data folder a command works on. Commands that "
         "read or write events, rows or profiles need the folder for themselves: stop the server first, or use its "
-        "API. `key` commands and `table list` work beside a running server.",
+        "API. `key`, `secret` and `source` commands and `table list` work beside a running server.",
         commands,
         "## roster " + body.strip().replace("```console", "```text"),
         "The exit status is 0, or that of the [error's code](errors.md). Words that the command line cannot read "
         "give 2.",
     )
+
+
+def sources() -> str:
+    """The options of every kind of source."""
+    return page(
+        "Sources",
+        "`type` of a connection names the kind. Its `metadata` holds these options, all of them texts; others are "
+        "refused. The [guide](../guide/sources.md) shows how sources are used. What stands under *secret* are the "
+        "members of the named secret that the option `secret` names.",
+        *(part for kind in KINDS for part in _kind(kind)),
+    )
+
+
+def _kind(kind: Kind) -> tuple[str, ...]:
+    also = [code(word) for word, name in KIND_SYNONYMS.items() if name == kind.name]
+    notes = [f"Also written {', '.join(also)}."] if also else []
+    if kind.either:
+        notes.append(f"Exactly one of {', '.join(map(code, kind.either))} is given.")
+    if kind.extra:
+        notes.append(f"Needs `pip install 'roster[{kind.extra}]'`.")
+    if kind.secret:
+        notes.append(f"Secret: {', '.join(map(code, kind.secret))}.")
+    rows = ((code(o.name), "yes" if o.required else "", o.meaning) for o in kind.options)
+    return (f"## {kind.name}", " ".join(notes) or "Takes no secret.", grid(("option", "required", "meaning"), rows))
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -220,6 +245,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "attributes.md": attributes,
     "cli.md": cli,
     "errors.md": errors,
+    "sources.md": sources,
 }
 
 

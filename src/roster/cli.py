@@ -19,6 +19,8 @@ from rich.table import Column as Heading, Table as Grid
 from roster import __version__
 from roster.base.errors import EXIT_STATUS, Code, Error
 from roster.base.time import instant, iso_ms
+from roster.cli_secrets import add_secrets
+from roster.cli_syncs import Doors, add_sources
 from roster.model.access import KeyKind
 from roster.operations.context import Context, Records, Request
 from roster.operations.keys import LOCAL, create_key, revoke_key
@@ -48,6 +50,8 @@ def build_cli(wiring: Wiring) -> App:
     _add_data(app, wiring, out)
     _add_keys(app, wiring, out)
     _add_queries(app, wiring, out)
+    add_sources(app, Doors(wiring.open_product, wiring.open_records), out)
+    add_secrets(app, wiring.open_records, out)
     return app
 
 

@@ -27,15 +27,23 @@ from roster.model.access import KeyKind
 from roster.operations.context import Context, Limits, Records
 from roster.operations.keys import create_key
 from roster.operations.load import load_events, load_table, materialise_profiles, recover
+from roster.operations.syncing import Pace, Syncs
+from roster.ports import Budget, Notices
 from roster.settings import Settings, read_settings
+from roster.sources.process import ChildSources, SourceLimits
 from roster.store.database import Database
+from roster.store.jobs import BackgroundJobs
 from roster.store.secret import load_or_create_secret
+from roster.store.vault import NONCE_BYTES, AesVault
+from roster.sync.work import Ports, Rules
 from roster.worker import Repeater
 
 if TYPE_CHECKING:
     from rich.console import Console
     from starlette.applications import Starlette
 
+OTHER_WORKERS = 2
+"""Threads for looks, retries and the webhook, beside those that sync."""
 DEMO_SEED = 20_261_123
 
 
@@ -68,12 +76,20 @@ class Product:
         self.store = open_store(folder, clock)
         enriched = Enriched(self.duck)
         self.events = DuckEvents(self.duck, enriched.renew_profiles)
-        self.tables = DuckTables(self.duck, enriched.drop_source, snapshot_ttl_ms=int(settings.snapshot_ttl_s * 1000))
+        self.tables = DuckTables(self.duck, enriched.change_source, snapshot_ttl_ms=int(settings.snapshot_ttl_s * 1000))
         self.log = EventLog(folder / "log", after=self.events.applied_segment(), bytes_max=settings.log_bytes_max)
         self.applier = Applier(self.log, self.events, interval_s=settings.apply_interval_s)
         self.materialiser = Repeater("materialise", lambda: materialise_profiles(self.context))
+        engine = DuckEngine(self.duck, enriched)
+        vault = vault_of(folder)
+        sources = ChildSources(source_limits(settings))
+        ports = Ports(
+            self.store, self.tables, engine, sources, vault, clock, folder.resolve() / "syncs", rules_of(settings)
+        )
+        self.jobs = BackgroundJobs(clock, settings.syncs_at_once + OTHER_WORKERS)
+        self.syncs = Syncs(ports, self.jobs, pace_of(settings), notices_of(settings))
         self.context = Context(
-            engine=DuckEngine(self.duck, enriched),
+            engine=engine,
             events=self.events,
             tables=self.tables,
             store=self.store,
@@ -81,25 +97,80 @@ class Product:
             clock=clock,
             limits=limits_of(settings),
             pepper=pepper_of(folder),
+            vault=vault,
             uploads=folder / "uploads",
+            sources=sources,
+            syncs=self.syncs,
             sources_changed=self.materialiser.poke,
         )
 
-    def start(self) -> None:
-        """Recover what a crash may have left, then work in the background."""
+    def start(self, *, serving: bool) -> None:
+        """Recover what a crash may have left, then work in the background; only a server syncs by itself."""
         recover(self.context)
         self.materialiser.start()
         self.materialiser.poke()
         self.applier.start()
+        if serving:
+            self.syncs.start()
 
     def stop(self) -> None:
-        """Apply what was acknowledged, then let go of the folder."""
+        """Interrupt syncs, apply what was acknowledged, then let go of the folder."""
+        self.syncs.stop()
         self.applier.stop()
         self.log.close()
         self.materialiser.stop()
         self.duck.checkpoint()
         self.duck.close()
         self.store.close()
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What a sync may do, from the settings."""
+    return Rules(
+        shrink_max=settings.sync_shrink_max,
+        misfits_max=settings.sync_misfits_max,
+        every_s=settings.sync_every_s,
+        cloud_every_s=settings.cloud_sync_every_s,
+        stale_after=settings.stale_after,
+        budget=Budget(timeout_s=settings.source_timeout_s, rows_max=settings.query_rows_max),
+    )
+
+
+def pace_of(settings: Settings) -> Pace:
+    """How syncs follow one another, from the settings."""
+    return Pace(
+        at_once=settings.syncs_at_once,
+        attempts_max=settings.sync_attempts_max,
+        retry_s=settings.sync_retry_s,
+        jitter=settings.sync_jitter,
+        runs_kept=settings.runs_kept,
+    )
+
+
+def source_limits(settings: Settings) -> SourceLimits:
+    """Where sources may be and how much they may bring, from the settings."""
+    return SourceLimits(
+        hosts=tuple(settings.source_hosts),
+        folders=tuple(folder.resolve() for folder in settings.source_folders),
+        loopback=settings.source_loopback,
+        bytes_max=settings.source_bytes_max,
+        timeout_s=settings.source_timeout_s,
+        silence_s=settings.source_silence_s,
+    )
+
+
+def notices_of(settings: Settings) -> Notices | None:
+    """Who is told when the state of a source changes; None for nobody."""
+    if not settings.webhook_url:
+        return None
+    from roster.sources.notice import Webhook  # a tenth of a second that only servers with a webhook pay
+
+    return Webhook(settings.webhook_url, settings.webhook_secret)
+
+
+def vault_of(folder: Path) -> AesVault:
+    """Seals credentials under the server's secret."""
+    return AesVault(pepper_of(folder), lambda: token_bytes(NONCE_BYTES))
 
 
 def pepper_of(folder: Path) -> bytes:
@@ -117,7 +188,7 @@ def open_store(folder: Path, clock: SystemClock) -> Database:
 def open_product(settings: Settings) -> Iterator[Context]:
     """The product on its data folder, for one command."""
     product = Product(settings, SystemClock())
-    product.start()
+    product.start(serving=False)
     try:
         yield product.context
         product.materialiser.wait_idle(timeout_s=600)
@@ -133,7 +204,7 @@ def build_server(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        product.start()
+        product.start(serving=True)
         yield
         product.stop()
 
@@ -187,7 +258,7 @@ def open_records(settings: Settings) -> Iterator[Records]:
     clock = SystemClock()
     store = open_store(settings.data, clock)
     try:
-        yield Records(store, clock, pepper_of(settings.data))
+        yield Records(store, clock, pepper_of(settings.data), vault_of(settings.data))
     finally:
         store.close()
 

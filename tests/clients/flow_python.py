@@ -7,9 +7,8 @@ from typing import Any, get_args
 import python_bodies as bodies
 from python_audience import ABSENT, FIELDS, Audience, facet, ids, say, total
 from python_client import Call, Failure, Mode, Session, configuration, environment, require
+from python_tables import check_changes, check_cloud, check_recorded
 from python_world import SCENARIO, World
-
-NOT_THERE_YET = 501
 
 
 def run_waiting(session: Session) -> None:
@@ -102,11 +101,9 @@ def check_events(world: World) -> None:
 
 
 def check_rows(world: World) -> None:
-    """Reads and changes rows; the profiles follow. Operations that answer 501 are named and passed over."""
+    """Reads and changes rows; the profiles follow."""
     session, tables = world.session, world.tables
     where = {"id": world.table_id}
-    if missing(session, "list rows", tables.list_reference_table_rows, where):
-        return
     keys: list[str] = []
     token: dict[str, str] = {}
     while True:
@@ -114,6 +111,7 @@ def check_rows(world: World) -> None:
         keys += [row["id"] for row in page["data"]]
         require({"first", "self"} <= set(page["links"]), f"list rows: links {page['links']}")
         following = (page.get("meta", {}).get("page") or {}).get("next_continuation_token")
+        require(("next" in page["links"]) == (following is not None), f"list rows: links {page['links']}")
         if following is None:
             break
         token = {"page_continuation_token": following}
@@ -121,44 +119,26 @@ def check_rows(world: World) -> None:
     require(sorted(keys) == wanted, f"list rows in pages: expected {wanted}, got {sorted(keys)}")
     say("list rows, page by page")
     changed = world.row(SCENARIO["upserted_row"])
-    key = changed["email"]
-    if not missing(session, "upsert rows", tables.upsert_rows, {**where, "body": bodies.upsert_row(changed, key)}):
-        world.await_loyal(SCENARIO["loyal_after_upsert"], "upsert rows, and the profiles follow")
-        check_read(world, changed)
-    gone = bodies.delete_row(world.email(SCENARIO["deleted_row"]))
-    if not missing(session, "delete rows", tables.delete_rows, {**where, "body": gone}):
-        world.await_loyal(SCENARIO["loyal_after_delete"], "delete rows, and the profiles follow")
+    session.call(tables.upsert_rows, 200, **where, body=bodies.upsert_row(changed, changed["email"]))
+    world.await_loyal(SCENARIO["loyal_after_upsert"], "upsert rows, and the profiles follow")
+    check_read(world, changed)
+    session.call(tables.delete_rows, 200, **where, body=bodies.delete_row(world.email(SCENARIO["deleted_row"])))
+    world.await_loyal(SCENARIO["loyal_after_delete"], "delete rows, and the profiles follow")
 
 
 def check_read(world: World, changed: dict[str, Any]) -> None:
     """Rows by key, with one key that no row has."""
     session, tables = world.session, world.tables
     key, absent = changed["email"], world.email("nobody")
-    by_id = {"id": world.table_id, "row_id": [key, absent]}
-    if not missing(session, "get rows by id", tables.get_rows_by_id, by_id):
-        got = session.call(tables.get_rows_by_id, 200, **by_id)
-        require([row["attributes"]["values"] for row in got["data"]] == [changed], f"get rows by id: {got}")
-        require(got["meta"]["not_found"] == [absent], f"get rows by id: {got['meta']}")
-        say("get rows by id")
-    batch = {"body": bodies.batch_rows(world.table_id, [key, absent])}
-    if not missing(session, "batch rows query", tables.batch_rows_query, batch):
-        got = session.call(tables.batch_rows_query, 200, **batch)
-        require([row["attributes"]["values"] for row in got["included"]] == [changed], f"batch rows query: {got}")
-        named = [row["id"] for row in got["data"]["relationships"]["rows"]["data"]]
-        require(named == [key], f"batch rows query: {named}")
-        say("batch rows query")
-
-
-def missing(session: Session, what: str, method: Any, arguments: dict[str, Any]) -> bool:
-    """Sends the operation; true when the server says that it does not have it."""
-    try:
-        session.call(method, 200, **arguments)
-    except Failure as failure:
-        if failure.status != NOT_THERE_YET:
-            raise
-        print(f"todo {what}: answered {NOT_THERE_YET}, not there yet", flush=True)
-        return True
-    return False
+    got = session.call(tables.get_rows_by_id, 200, id=world.table_id, row_id=[key, absent])
+    require([row["attributes"]["values"] for row in got["data"]] == [changed], f"get rows by id: {got}")
+    require(got["meta"]["not_found"] == [absent], f"get rows by id: {got['meta']}")
+    say("get rows by id")
+    got = session.call(tables.batch_rows_query, 200, body=bodies.batch_rows(world.table_id, [key, absent]))
+    require([row["attributes"]["values"] for row in got["included"]] == [changed], f"batch rows query: {got}")
+    named = [row["id"] for row in got["data"]["relationships"]["rows"]["data"]]
+    require(named == [key], f"batch rows query: {named}")
+    say("batch rows query")
 
 
 def run_table(session: Session, url: str) -> None:
@@ -172,11 +152,14 @@ def run_table(session: Session, url: str) -> None:
     check_values(world, answer)
     check_queries(world)
     check_rows(world)
+    check_changes(world)
     world.audience.remove()
     session.call(world.tables.delete_table, 200, id=world.table_id)
     status = session.refused(world.tables.get_table, id=world.table_id)
     require(status == ABSENT, f"get a deleted table: expected {ABSENT}, got {status}")
     say("delete the table")
+    check_cloud(world)
+    check_recorded(world)
 
 
 def main(arguments: list[str]) -> int:

@@ -119,10 +119,10 @@ def server_event(name: str, application_id: str, user: dict[str, str], account: 
     )
 
 
-def create_upload(table_name: str, columns: list[str], size_bytes: int) -> Any:
-    """Asks for one part of the given size."""
+def create_upload(table_name: str, columns: list[str], parts: int, size_bytes: int) -> Any:
+    """Asks for parts of the given size."""
     attributes = m.CreateUploadRequestDataAttributes(
-        table_name=table_name, headers=columns, part_count=1, part_size=size_bytes
+        table_name=table_name, headers=columns, part_count=parts, part_size=size_bytes
     )
     return m.CreateUploadRequest(
         data=m.CreateUploadRequestData(type=m.CreateUploadRequestDataType.UPLOAD, attributes=attributes)

@@ -1,6 +1,7 @@
 """Drives the official Python package in one of its three modes; knows no request body and no expectation."""
 
 import asyncio
+import json
 import os
 import time
 import warnings
@@ -148,13 +149,17 @@ class Session:
         """The answer of one operation as plain values."""
         return self.send([Call(method, status, arguments)])[0]
 
-    def refused(self, method: Callable[..., Any], **arguments: Any) -> int | None:
+    def refused(self, method: Callable[..., Any], **arguments: Any) -> int:
         """The error status of an operation that must not succeed."""
+        return self.refusal(method, **arguments)[0]
+
+    def refusal(self, method: Callable[..., Any], **arguments: Any) -> tuple[int, str]:
+        """The error status and body of an operation that must not succeed, the body as one line of JSON."""
         one = Call(method, 0, arguments)
         try:
             self._send([one])
         except ApiException as error:
-            return int(error.status)
+            return int(error.status), json.dumps(error.body, separators=(",", ":"), ensure_ascii=False)
         raise Failure(f"{one.name}: was accepted, an error was expected")
 
 

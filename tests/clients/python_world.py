@@ -14,6 +14,7 @@ from datadog_api_client.v2.api.reference_tables_api import ReferenceTablesApi
 from python_audience import FIELDS, Audience, ids, say, total
 from python_client import Call, Session, poll, require
 
+PART_BYTES_MIN = 5_000_000
 SCENARIO = json.loads((Path(__file__).parent / "scenario.json").read_text(encoding="utf-8"))
 
 
@@ -41,20 +42,28 @@ class World:
         """A row of the scenario by column, its key made an address."""
         return dict(zip(SCENARIO["columns"], [self.email(row[0]), *row[1:]], strict=True))
 
+    def upload(self, columns: list[str], rows: list[list[Any]], parts: int = 1) -> str:
+        """Uploads rows as a CSV file, cut into parts wherever that is; gives the id of the upload."""
+        content = "".join(",".join(str(cell) for cell in line) + "\n" for line in [columns, *rows]).encode()
+        body = bodies.create_upload(self.table_name, columns, parts, max(len(content), PART_BYTES_MIN))
+        upload = self.session.call(self.tables.create_reference_table_upload, 201, body=body)["data"]
+        part_urls = upload["attributes"]["part_urls"]
+        require(len(part_urls) == parts, f"upload of {parts} parts: {part_urls}")
+        step = -(-len(content) // parts)
+        for at, part_url in enumerate(part_urls):
+            require(urllib.parse.urlsplit(part_url).scheme in {"http", "https"}, f"part url {part_url} is not absolute")
+            piece = content[at * step : (at + 1) * step]
+            part = urllib.request.Request(part_url, piece, {"Content-Type": "text/csv"}, method="PUT")
+            with urllib.request.urlopen(part, timeout=30) as answer:
+                require(200 <= answer.status < 300, f"PUT of the part: {answer.status}")
+        return str(upload["id"])
+
     def create_table(self) -> None:
         """Uploads the rows as a file, makes a table of it and waits until it is done."""
-        rows = [self.row(row).values() for row in SCENARIO["rows"]]
-        lines = [SCENARIO["columns"], *rows]
-        content = "".join(",".join(str(cell) for cell in line) + "\n" for line in lines).encode()
-        body = bodies.create_upload(self.table_name, SCENARIO["columns"], len(content))
-        upload = self.session.call(self.tables.create_reference_table_upload, 201, body=body)["data"]
-        part_url = upload["attributes"]["part_urls"][0]
-        require(urllib.parse.urlsplit(part_url).scheme in {"http", "https"}, f"part url {part_url} is not absolute")
-        part = urllib.request.Request(part_url, content, {"Content-Type": "text/csv"}, method="PUT")
-        with urllib.request.urlopen(part, timeout=30) as answer:
-            require(200 <= answer.status < 300, f"PUT of the part: {answer.status}")
+        rows = [list(self.row(row).values()) for row in SCENARIO["rows"]]
+        upload_id = self.upload(SCENARIO["columns"], rows)
         say("upload the file of a reference table")
-        body = bodies.create_table(self.table_name, SCENARIO["columns"], upload["id"])
+        body = bodies.create_table(self.table_name, SCENARIO["columns"], upload_id)
         made = self.session.call(self.tables.create_reference_table, 201, body=body)["data"]
         self.table_id = made["id"]
         poll(self.read_table, lambda got: got["status"] == "DONE", "the table is done")

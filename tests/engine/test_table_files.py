@@ -169,6 +169,58 @@ def test_any_text_survives_any_dialect_and_any_cut_into_parts(
     assert found == [tuple(cell or None for cell in row) for row in rows]
 
 
+BLOCKS = st.lists(
+    st.sampled_from(
+        [
+            "a,b",
+            "1,2",
+            ",",
+            '"x",y',
+            '"x,y",z',
+            '"x\ny",z',
+            '"x""y",z',
+            '"",""',
+            "é,🦆",
+            " a , b ",
+            "\x00,1",
+            "",
+            'a"b,c',
+        ]
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lines=BLOCKS,
+    endings=st.lists(st.sampled_from(["\n", "\r\n", "\r"]), min_size=12, max_size=12),
+    size=st.integers(1, 9),
+)
+def test_blocks_of_any_lines_are_read_as_the_whole_file_is(
+    tmp_path_factory: pytest.TempPathFactory,
+    connection: duckdb.DuckDBPyConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[str],
+    endings: list[str],
+    size: int,
+) -> None:
+    monkeypatch.setattr("roster.engine.csv_files.BLOCK_BYTES", size)
+    content = "k,v\n" + "".join(line + ending for line, ending in zip(lines, endings, strict=False))
+    reader = csv.reader(StringIO(content, newline=""), strict=True)
+    expected = []
+    while True:
+        line = reader.line_num + 1
+        row = next(reader, None)
+        if row is None:
+            break
+        if row:
+            expected.append((tuple(cell or None for cell in row), f"line {line}"))
+    _, rows, places = read(connection, tmp_path_factory.mktemp("csv"), [content.encode()], "csv")
+    assert list(zip(rows, places, strict=True)) == expected[1:]
+
+
 @pytest.mark.parametrize(
     ("cells", "type"),
     [

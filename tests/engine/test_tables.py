@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 from roster.base.errors import Code, Error
 from roster.engine.connection import Duck, DuckLimits
 from roster.engine.tables import DuckTables
-from roster.model.reference_table import Row, Table, check_values
+from roster.model.reference_table import Row, Table, check_values, relation_of
 from roster.model.schema import Column, Schema, Type
 from roster.ports import Loaded, Tables
 from roster.query.dialect import table_name
@@ -35,7 +35,7 @@ WIDE = (
 
 
 class World:
-    """Tables in a database of their own, and the ids that were reported as changed."""
+    """Tables in a database of their own, and the relations that were reported as changed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,9 +43,9 @@ class World:
         self.duck = Duck(folder / "data" / "roster.duckdb", LIMITS)
         self.tables = DuckTables(self.duck, self._on_changed, TTL_MS)
 
-    def _on_changed(self, connection: duckdb.DuckDBPyConnection, table_id: str) -> None:
+    def _on_changed(self, connection: duckdb.DuckDBPyConnection, relation: str, touched: str | None) -> None:
         connection.execute("SELECT 1")
-        self.changed.append(table_id)
+        self.changed.append(relation)
 
     def file(self, content: str | bytes) -> Path:
         path = self.folder / f"{uuid4()}.csv"
@@ -62,14 +62,14 @@ class World:
         """What queries see of the table."""
         connection = self.duck.cursor()
         try:
-            view = table_name(f"table:{table.id}")
+            view = table_name(relation_of(table))
             return connection.execute(f'SELECT {select} FROM "{view}" ORDER BY _row').fetchall()
         finally:
             connection.close()
 
     def rows(self, table: Table, version: int | None = None, limit: int = 2) -> list[Row]:
         """All rows of a version, by pages."""
-        at = version or self.tables.table_version(table.id)
+        at = version or self.tables.table_version(table)
         after: int | None = 0
         rows: list[Row] = []
         while after is not None:
@@ -111,10 +111,10 @@ def test_a_loaded_table_keeps_text_as_written_and_the_order_of_the_file(world: W
         Row(" 2", {"id": " 2", "tier": "00123", "seats": -5}),
     ]
     assert world.query(table) == [(2, "007", " gold ", 12), (3, "1", None, None), (4, " 2", "00123", -5)]
-    assert world.tables.count_rows(table.id) == 3
-    assert world.tables.table_version(table.id) == 1
+    assert world.tables.count_rows(table) == 3
+    assert world.tables.table_version(table) == 1
     assert world.tables.list_tables() == [table.id]
-    assert world.changed == [table.id]
+    assert world.changed == [relation_of(table)]
 
 
 def test_wide_types_go_out_as_text(world: World) -> None:
@@ -161,7 +161,7 @@ def test_a_file_that_does_not_fit_leaves_nothing(world: World, content: str, sai
     error = refused(lambda: world.tables.create_table(table, paths, "csv", declared=True))
     assert said in error.message
     assert world.tables.list_tables() == []
-    assert refused(lambda: world.tables.count_rows(table.id), Code.NOT_FOUND).message == "table not found"
+    assert refused(lambda: world.tables.count_rows(table), Code.NOT_FOUND).message == "table not found"
     assert world.changed == []
     assert list((world.folder / "data" / "roster.loads").iterdir()) == []
 
@@ -194,7 +194,7 @@ def test_a_new_file_replaces_all_rows_at_once_and_ends_older_pages(world: World)
     assert len(world.rows(table)) == 2
     world.tables.create_table(wider, [world.file("id,tier,seats,new\n2,y,2,n\n")], "csv")
     assert world.rows(wider) == [Row("2", {"id": "2", "tier": "y", "seats": 2, "new": "n"})]
-    assert world.tables.table_version(table.id) == 2
+    assert world.tables.table_version(table) == 2
     assert "expired" in refused(lambda: world.tables.read_rows(wider, 1, 0, 10), Code.CONFLICT).message
 
 
@@ -218,8 +218,8 @@ def test_the_same_upsert_again_changes_nothing(world: World) -> None:
     world.tables.upsert_rows(table, rows, 1)
     world.tables.upsert_rows(table, rows, 2)
     world.tables.upsert_rows(table, [], 3)
-    assert world.tables.table_version(table.id) == 2
-    assert world.changed == [table.id, table.id]
+    assert world.tables.table_version(table) == 2
+    assert world.changed == [relation_of(table)] * 2
 
 
 def test_rows_of_one_id_in_one_request_follow_one_another(world: World) -> None:
@@ -236,7 +236,7 @@ def test_wide_columns_take_checked_values(world: World) -> None:
     assert world.rows(table) == [Row("1", {"id": 1, **shown, "big": 1})]
     error = refused(lambda: world.tables.upsert_rows(table, [Row("2", {}), Row("3", {"price": "x"})], 2))
     assert "/data/1" in error.message
-    assert world.tables.count_rows(table.id) == 1
+    assert world.tables.count_rows(table) == 1
 
 
 def test_odd_texts_survive(world: World) -> None:
@@ -261,7 +261,7 @@ def test_deleting_counts_what_was_there(world: World) -> None:
     assert world.tables.delete_rows(table, ["1"], 2) == 0
     assert world.tables.delete_rows(table, [], 3) == 0
     assert [row.id for row in world.rows(table)] == ["2"]
-    assert world.tables.table_version(table.id) == 2
+    assert world.tables.table_version(table) == 2
     assert len(world.changed) == 2
 
 
@@ -274,7 +274,7 @@ def test_a_version_is_kept_for_its_time_and_then_forgotten(world: World) -> None
     assert refused(lambda: world.rows(table, version=1), Code.CONFLICT).message == "the page token has expired"
     assert [row.id for row in world.rows(table, version=2)] == ["2"]
     stored = world.duck.cursor()
-    assert stored.execute(f"SELECT count(*) FROM rows_{UUID(table.id).hex} WHERE _id = '1'").fetchall() == [(0,)]
+    assert stored.execute(f"SELECT count(*) FROM rows_{UUID(table.id).hex}_1 WHERE _id = '1'").fetchall() == [(0,)]
     stored.close()
     refused(lambda: world.tables.read_rows(table, 2**70, 2**70, 1), Code.CONFLICT)
 
@@ -286,7 +286,7 @@ def test_added_columns_are_empty_until_rows_give_them(world: World) -> None:
     world.tables.add_columns(wider)
     world.tables.add_columns(wider)
     assert world.query(wider, "new") == [(None,)]
-    assert world.changed == [table.id, table.id]
+    assert world.changed == [relation_of(table)] * 2
     world.tables.upsert_rows(wider, [Row("1", {"new": "1.5"})], 1)
     assert world.rows(wider)[0].values["new"] == "1.5"
     widest = replace(wider, columns=(*wider.columns, Column("more", Type.STRING)))
@@ -302,22 +302,22 @@ def test_dropping_leaves_nothing_and_may_be_repeated(world: World) -> None:
     with pytest.raises(duckdb.CatalogException):
         world.query(table)
     for call in (
-        lambda: world.tables.table_version(table.id),
+        lambda: world.tables.table_version(table),
         lambda: world.tables.find_rows(table, ["1"]),
         lambda: world.tables.read_rows(table, 1, 0, 1),
         lambda: world.tables.upsert_rows(table, [Row("1", {})], 1),
         lambda: world.tables.delete_rows(table, ["1"], 1),
     ):
         refused(call, Code.NOT_FOUND)
-    refused(lambda: world.tables.count_rows("1; DROP TABLE x"), Code.NOT_FOUND)
+    refused(lambda: world.tables.count_rows(replace(table, id="1; DROP TABLE x")), Code.NOT_FOUND)
 
 
 def test_what_fails_with_the_change_undoes_it(tmp_path: Path) -> None:
     world = World(tmp_path)
     table = world.load("id,tier,seats\n1,x,1\n")
 
-    def fail(connection: duckdb.DuckDBPyConnection, table_id: str) -> None:
-        raise RuntimeError(table_id)
+    def fail(connection: duckdb.DuckDBPyConnection, relation: str, touched: str | None) -> None:
+        raise RuntimeError(relation)
 
     failing = DuckTables(world.duck, fail, TTL_MS)
     with pytest.raises(RuntimeError):
@@ -331,7 +331,7 @@ def test_what_fails_with_the_change_undoes_it(tmp_path: Path) -> None:
         failing.create_table(other, [world.file("id,tier,seats\n1,x,1\n")], "csv")
     assert world.tables.list_tables() == [table.id]
     assert world.rows(table) == [Row("1", {"id": "1", "tier": "x", "seats": 1})]
-    assert world.tables.table_version(table.id) == 1
+    assert world.tables.table_version(table) == 1
     world.duck.close()
 
 
@@ -371,7 +371,7 @@ def test_writers_at_the_same_time_lose_nothing(world: World) -> None:
     for thread in threads:
         thread.join()
     assert sorted(row.values["seats"] for row in world.rows(table)) == list(range(21))
-    assert world.tables.table_version(table.id) == 21
+    assert world.tables.table_version(table) == 21
 
 
 @pytest.fixture(scope="module")
@@ -416,8 +416,8 @@ def test_any_changes_give_what_a_dict_would_at_every_version(
             history = {v: kept for v, kept in history.items() if v >= oldest}
             history[max(history) + 1] = (now_ms, state)
     newest = max(history)
-    assert shared.tables.table_version(table.id) == newest
-    assert shared.tables.count_rows(table.id) == len(state)
+    assert shared.tables.table_version(table) == newest
+    assert shared.tables.count_rows(table) == len(state)
     for version in range(1, newest + 1):
         if version not in history:
             refused(lambda at=version: shared.rows(table, at), Code.CONFLICT)  # type: ignore[misc]

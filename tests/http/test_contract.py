@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
+from roster.http.routes import OWN_PATHS
 from servers import Answered, Server
 
 Schema = dict[str, Any]
@@ -22,7 +23,7 @@ OPERATIONS: dict[str, tuple[str, str, Schema]] = {
     for path, verbs in CONTRACT["paths"].items()
     for verb, operation in verbs.items()
 }
-OURS = {"ListMappingVersions", "PutUploadPart"}
+OURS = set(OWN_PATHS)
 """Operations beside the contract."""
 AUDIENCE = {
     "QueryUsers",
@@ -174,9 +175,7 @@ def parent_of(body: Any, pointer: str) -> tuple[Any, str]:
 WITH_BODY = sorted(
     name
     for name, (_, path, operation) in OPERATIONS.items()
-    if "requestBody" in operation
-    and name not in ("BatchRowsQuery", "UpdateReferenceTable")
-    and (path == "/api/v2/prodlytics" or "reference-tables" in path or name in AUDIENCE)
+    if "requestBody" in operation and (path == "/api/v2/prodlytics" or "reference-tables" in path or name in AUDIENCE)
 )
 MEMBERS = [
     (name, pointer, required, schema)
@@ -356,6 +355,12 @@ def test_every_answer_of_a_whole_visit(server: Server, served: dict[str, tuple[s
     page = visit.call("ListReferenceTableRows", query="?page[limit]=2", id=id)
     token = page["meta"]["page"]["next_continuation_token"]
     visit.call("ListReferenceTableRows", query=f"?page[continuation_token]={quote(token)}", id=id)
+    attributes = {"table_id": id, "row_ids": ["r1", "absent"]}
+    found = visit.call(
+        "BatchRowsQuery", {"data": {"type": "reference-tables-batch-rows-query", "attributes": attributes}}
+    )
+    assert [row["id"] for row in found["included"]] == ["r1"]
     visit.call("DeleteRows", {"data": [{"id": "r1", "type": "row"}]}, id=id)
+    visit.call("UpdateReferenceTable", {"data": {"type": "reference_table", "attributes": {"tags": ["a"]}}}, id=id)
     visit.call("DeleteTable", id=id)
     assert visit.seen == served.keys() - OURS, "every served operation was visited"

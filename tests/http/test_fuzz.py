@@ -93,6 +93,7 @@ def narrowed(document: dict[str, Any], server: Server) -> dict[str, Any]:
                 elif parameter["name"] == "row_id":
                     parameter["schema"] = {"type": "array", "items": {"enum": ["u1", "u2", "", "u'1"]}}
     schemas = document["components"]["schemas"]
+    schemas["BatchRowsAttributes"]["properties"]["table_id"] = {"enum": [ids["people"], NOBODY]}
     for name, (member, values) in {
         "QueryAttributes": ("query", SEARCHES),
         "EventFilteredAttributes": ("query", SEARCHES),
@@ -143,6 +144,7 @@ POSTS = [
     f"{AUDIENCE}/users/mapping/connection",
     "/api/v2/reference-tables/tables",
     "/api/v2/reference-tables/uploads",
+    "/api/v2/reference-tables/queries/batch-rows",
     "/api/v2/prodlytics",
 ]
 TABLE_ERRORS = ("/api/v2/reference-tables/",)

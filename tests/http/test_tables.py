@@ -3,99 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping as Map
+import socket
+import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
+from contextlib import closing
+from pathlib import Path
 from threading import Barrier
 from time import monotonic, sleep
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 from uuid import UUID
 
 import pytest
-from jsonschema import Draft202012Validator, FormatChecker
 
 from servers import Answered, Server
+from tables import (
+    BASE,
+    NOBODY,
+    TABLES,
+    batch,
+    check_shape,
+    create,
+    delete_rows,
+    drop,
+    listed,
+    make,
+    put_part,
+    read_page,
+    refused,
+    rows,
+    start_upload,
+    table,
+    upload,
+    upsert,
+)
 
 WAIT_S = 60.0
-BASE = "/api/v2/reference-tables"
-TABLES = f"{BASE}/tables"
-NOBODY = "00000000-0000-0000-0000-000000000000"
-CONTRACT = json.loads(files("roster.http").joinpath("contract.json").read_text("utf-8"))
-
-
-def check_shape(body: Any, schema: str) -> None:
-    """The body is what the contract says; most objects here take no further key."""
-    whole = {"$ref": f"#/components/schemas/{schema}", "components": CONTRACT["components"]}
-    Draft202012Validator(whole, format_checker=FormatChecker()).validate(body)
-
-
-def refused(answer: Answered, status: int, *words: str) -> list[dict[str, Any]]:
-    """Refused in the recorded form: a 400 has a generic title and no status, others have both."""
-    assert (answer.status, answer.headers["content-type"]) == (status, "application/vnd.api+json"), answer
-    body = answer.json()
-    check_shape(body, "JSONAPIErrorResponse")
-    errors: list[dict[str, Any]] = body["errors"]
-    if status == 400:
-        assert all("status" not in e and e["title"] == "Generic Error" for e in errors)
-    else:
-        assert all(e["status"] == str(status) for e in errors)
-    text = json.dumps(errors)
-    assert [w for w in words if w not in text] == [], text
-    return errors
-
-
-def start_upload(
-    server: Server, headers: list[str], parts: int = 1, size: int = 5_000_000, name: str = "x"
-) -> Answered:
-    asked = {"headers": headers, "part_count": parts, "part_size": size, "table_name": name}
-    return server.ask("POST", f"{BASE}/uploads", {"data": {"type": "upload", "attributes": asked}})
-
-
-def put_part(server: Server, url: str, content: bytes) -> Answered:
-    return server.ask("PUT", url.removeprefix(server.url), content, keys=False)
-
-
-def upload(server: Server, headers: list[str], *parts: str) -> str:
-    """The id of a finished upload."""
-    started = start_upload(server, headers, len(parts))
-    assert started.status == 201, started.body
-    check_shape(started.json(), "CreateUploadResponse")
-    data = started.json()["data"]
-    assert len(data["attributes"]["part_urls"]) == len(parts)
-    for url, part in zip(data["attributes"]["part_urls"], parts, strict=True):
-        assert url.startswith(server.url)
-        put = put_part(server, url, part.encode())
-        assert (put.status, put.body) == (200, b"")
-        assert put.headers["etag"]
-    return str(data["id"])
-
-
-def create(server: Server, name: str, columns: Map[str, str], upload_id: str | None, **changed: Any) -> Answered:
-    fields = [{"name": n, "type": t} for n, t in columns.items()]
-    attributes = {
-        "table_name": name,
-        "source": "LOCAL_FILE",
-        "schema": {"fields": fields, "primary_keys": [next(iter(columns))]},
-    }
-    attributes |= {"file_metadata": {"upload_id": upload_id}} if upload_id else {}
-    return server.ask("POST", TABLES, {"data": {"type": "reference_table", "attributes": attributes | changed}})
-
-
-def make(server: Server, name: str, content: str, columns: Map[str, str] | None = None, **changed: Any) -> str:
-    """The id of a table of that content."""
-    headers = content.split("\n", 1)[0].split(",")
-    made = create(
-        server, name, columns or dict.fromkeys(headers, "STRING"), upload(server, headers, content), **changed
-    )
-    assert made.status == 201, made.body
-    check_shape(made.json(), "TableResultV2")
-    return str(made.json()["data"]["id"])
-
-
-def drop(server: Server, id: str) -> None:
-    answer = server.ask("DELETE", f"{TABLES}/{id}")
-    assert (answer.status, answer.body) == (200, b"")
 
 
 @pytest.fixture
@@ -107,49 +51,6 @@ def pets(server: Server) -> Iterator[str]:
     yield id
     if server.ask("GET", f"{TABLES}/{id}").status == 200:
         drop(server, id)
-
-
-def table(server: Server, id: str) -> dict[str, Any]:
-    answer = server.ask("GET", f"{TABLES}/{id}")
-    assert answer.status == 200, answer.body
-    check_shape(answer.json(), "TableResultV2")
-    attributes: dict[str, Any] = answer.json()["data"]["attributes"]
-    return attributes
-
-
-def listed(server: Server, **parameters: Any) -> list[str]:
-    answer = server.ask("GET", f"{TABLES}?{urlencode(parameters)}")
-    assert answer.status == 200, answer.body
-    check_shape(answer.json(), "TableResultV2Array")
-    return [t["attributes"]["table_name"] for t in answer.json()["data"]]
-
-
-def rows(server: Server, id: str) -> dict[str, dict[str, Any]]:
-    """All rows, page by page."""
-    found: dict[str, dict[str, Any]] = {}
-    path = f"{TABLES}/{id}/rows/list"
-    while path:
-        page = read_page(server, path)
-        found |= {row["id"]: row["attributes"]["values"] for row in page["data"]}
-        path = page["links"].get("next", "")
-    return found
-
-
-def read_page(server: Server, path: str) -> dict[str, Any]:
-    answer = server.ask("GET", path)
-    assert answer.status == 200, answer.body
-    check_shape(answer.json(), "ListRowsResponse")
-    body: dict[str, Any] = answer.json()
-    return body
-
-
-def upsert(server: Server, id: str, **values: dict[str, Any]) -> Answered:
-    data = [{"id": row, "type": "row", "attributes": {"values": v}} for row, v in values.items()]
-    return server.ask("POST", f"{TABLES}/{id}/rows", {"data": data})
-
-
-def delete_rows(server: Server, id: str, *ids: str) -> Answered:
-    return server.ask("DELETE", f"{TABLES}/{id}/rows", {"data": [{"id": row, "type": "row"} for row in ids]})
 
 
 # recorded answers
@@ -179,9 +80,12 @@ def test_unknown_tables_everywhere(server: Server) -> None:
         ("GET", "/rows/list", None),
         ("POST", "/rows", row),
         ("DELETE", "/rows", {"data": [{"id": "a", "type": "row"}]}),
+        ("PATCH", "", {"data": {"type": "reference_table"}}),
     ):
         refused(server.ask(verb, f"{TABLES}/{NOBODY}{tail}", body), 404, "table not found")
         refused(server.ask(verb, f"{TABLES}/pets{tail}", body), 400, "table ID must be a valid UUID format")
+    refused(batch(server, NOBODY, "a"), 404, "table not found")
+    refused(batch(server, "pets", "a"), 400, "table ID must be a valid UUID format")
 
 
 # uploading
@@ -350,11 +254,38 @@ def test_files_that_do_not_fit_are_refused(
         (400, {"tags": "x"}, ["/data/attributes/tags"]),
         (400, {"file_metadata": {"upload_id": NOBODY}}, [NOBODY, "/file_metadata/upload_id"]),
         (400, {"file_metadata": {"upload_id": NOBODY, "more": 1}}, ["/file_metadata/more"]),
-        (501, {"source": "S3"}, ["/data/attributes/source"]),
+        (400, {"schema": {"fields": [{"name": "7", "type": "STRING"}], "primary_keys": ["7"]}}, ["/fields/0/name"]),
+        (400, {"file_metadata": {"upload_id": NOBODY, "sync_enabled": True}}, ["/file_metadata/sync_enabled"]),
     ],
 )
 def test_refused_tables(server: Server, status: int, changed: dict[str, Any], words: list[str]) -> None:
     refused(create(server, "refused", {"id": "STRING"}, NOBODY, **changed), status, *words)
+
+
+def test_the_signature_is_looked_at_before_the_body(server: Server) -> None:
+    """A forged address is refused although not one byte of the body has come."""
+    (url,) = start_upload(server, ["id"]).json()["data"]["attributes"]["part_urls"]
+    path = f"{urlsplit(url).path}?{urlsplit(url).query}0"
+    head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as wire:
+        wire.sendall(head.encode())
+        assert wire.recv(65536).split(b" ")[1] == b"403"
+
+
+def test_abandoned_uploads_are_swept(tmp_path: Path) -> None:
+    with Server(tmp_path, upload_ttl_s="0.5") as server:
+        data = start_upload(server, ["id"]).json()["data"]
+        assert put_part(server, data["attributes"]["part_urls"][0], b"id\na\n").status == 200
+        folder = tmp_path / "data" / "uploads" / data["id"]
+        assert folder.is_dir()
+        deadline_s = monotonic() + WAIT_S
+        while folder.exists():
+            assert monotonic() < deadline_s
+            sleep(0.1)
+            start_upload(server, ["id"])
+        refused(create(server, "late", {"id": "STRING"}, data["id"]), 400, "part 1", "expired")
+        (url,) = data["attributes"]["part_urls"]
+        assert put_part(server, url, b"id\na\n").status == 403
 
 
 def test_a_closed_request_takes_no_other_key(server: Server) -> None:
@@ -464,6 +395,31 @@ def test_rows_by_id(server: Server, pets: str) -> None:
     assert error["source"] == {"parameter": "row_id"}
 
 
+def test_a_batch_of_rows(server: Server, pets: str) -> None:
+    answer = batch(server, pets, "c", "zebra", "a", "a")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    check_shape(answer.json(), "BatchRowsQueryResponse")
+    body = answer.json()
+    assert UUID(body["data"].pop("id"))
+    found = [{"id": "c", "type": "row"}, {"id": "a", "type": "row"}]
+    assert body == {
+        "data": {"type": "reference-tables-batch-rows-query", "relationships": {"rows": {"data": found}}},
+        "included": [
+            {"id": "c", "type": "row", "attributes": {"values": {"id": "c", "kind": "fish"}}},
+            {"id": "a", "type": "row", "attributes": {"values": {"id": "a", "kind": "cat", "legs": 4}}},
+        ],
+    }
+    nobody = batch(server, pets, "zebra").json()
+    assert (nobody["data"]["relationships"]["rows"]["data"], nobody["included"]) == ([], [])
+    assert batch(server, pets).json()["included"] == []
+    path = f"{BASE}/queries/batch-rows"
+    kind = "reference-tables-batch-rows-query"
+    for data in (None, {"type": kind}, {"type": "row", "attributes": {"table_id": pets, "row_ids": []}}):
+        refused(server.ask("POST", path, {"data": data}), 400, "/data")
+    for attributes in ({"table_id": pets}, {"row_ids": []}, {"table_id": pets, "row_ids": [1]}):
+        refused(server.ask("POST", path, {"data": {"type": kind, "attributes": attributes}}), 400, "/data/attributes/")
+
+
 def test_row_ids_may_be_any_text(server: Server, pets: str) -> None:
     strange = ["a b", "a/b", "a+b", "a&b=c", "ä€😀", "'; DROP TABLE x;--", "%41", '"quoted"', "\t", "a" * 3000]
     taken = [id for id in strange if id.strip()]
@@ -541,6 +497,25 @@ def test_as_many_rows_as_allowed(server: Server, pets: str) -> None:
     assert table(server, pets)["row_count"] == 20_974
     assert server.ask("DELETE", f"{TABLES}/{pets}/rows", many).status == 200
     assert rows(server, pets).keys() == {"a", "b", "c"}
+
+
+def test_as_many_deletes_as_allowed(server: Server, pets: str) -> None:
+    """One MiB holds just as many of the shortest; absent rows are no error."""
+    many = json.dumps({"data": [{"id": "", "type": "row"}] * 45_589}, separators=(",", ":")).encode()
+    assert 1_048_576 - 23 < len(many) <= 1_048_576
+    assert server.ask("DELETE", f"{TABLES}/{pets}/rows", many).status == 200
+    assert rows(server, pets).keys() == {"a", "b", "c"}
+    refused(server.ask("DELETE", f"{TABLES}/{pets}/rows", many + b" " * 23), 413, "rows_body_bytes_max")
+
+
+def test_too_many_rows_are_not_listed(server: Server, pets: str) -> None:
+    """Ten million and one row, as far as our records know."""
+    with closing(sqlite3.connect(server.folder / "data" / "roster.sqlite", timeout=WAIT_S)) as records, records:
+        records.execute("UPDATE reference_tables SET row_count = 10000001 WHERE id = ?", [pets])
+    refused(server.ask("GET", f"{TABLES}/{pets}/rows/list"), 400, "10,000,000", "get rows by their id")
+    assert server.ask("GET", f"{TABLES}/{pets}/rows?row_id=a").json()["meta"]["found_count"] == 1
+    assert upsert(server, pets, d={}).status == 200
+    assert table(server, pets)["row_count"] == 4
 
 
 def test_deleted_rows_are_gone_and_absent_ones_no_error(server: Server, pets: str) -> None:

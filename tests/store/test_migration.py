@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, Integer, MetaData, inspect
+from sqlalchemy import Column, Connection, Integer, MetaData, inspect, text
 
 from roster.base.errors import Code, Error
+from roster.model.reference_table import Table
+from roster.model.schema import Column as TableColumn, Type
 from roster.store.connections import Connections
 from roster.store.database import Database
 from roster.store.migration import alembic_config, migrate, read_revision
@@ -38,7 +41,7 @@ def shape(connection: Connection) -> dict[str, Any]:
     inspector = inspect(connection)
     return {
         name: [
-            [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(name)],
+            [(c["name"], str(c["type"]), c["nullable"], c["default"]) for c in inspector.get_columns(name)],
             inspector.get_pk_constraint(name),
             inspector.get_unique_constraints(name),
             inspector.get_foreign_keys(name),
@@ -78,6 +81,61 @@ def test_head_is_the_newest_migration(connections: Connections) -> None:
     migrate(connections)
     with connections.read() as connection:
         assert read_revision(connection) == HEAD
+
+
+OLD_TABLE = {
+    "id": "t1",
+    "name": "customers",
+    "columns": '[{"name":"id","type":"string"},{"name":"mrr","type":"number"}]',
+    "primary_key": "id",
+    "source": "LOCAL_FILE",
+    "description": "who pays",
+    "tags": '["a,b"]',
+    "row_count": 3_000_000_000,
+    "created_by": "ann",
+    "updated_by": "bob",
+    "created_ms": 1_700_000_000_000,
+    "updated_ms": 1_700_000_000_001,
+    "status": "DONE",
+}
+"""A row as the first Roster kept it."""
+
+
+def test_tables_made_before_syncs_are_kept(where: str, connections: Connections) -> None:
+    with connections.write() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.execute(
+            text(f"INSERT INTO reference_tables VALUES ({', '.join(f':{name}' for name in OLD_TABLE)})"), OLD_TABLE
+        )
+    database = Database.open(where, organisation_id_if_new="org-1", now_ms=1)
+    assert database.find_table("t1") == Table(
+        id="t1",
+        name="customers",
+        columns=(TableColumn("id", Type.STRING), TableColumn("mrr", Type.NUMBER)),
+        primary_key="id",
+        source="LOCAL_FILE",
+        description="who pays",
+        tags=("a,b",),
+        row_count=3_000_000_000,
+        created_by="ann",
+        updated_by="bob",
+        created_ms=1_700_000_000_000,
+        updated_ms=1_700_000_000_001,
+    )
+    assert (database.list_syncs(), database.unfinished_runs(), database.list_secrets()) == ([], [], [])
+    twin = replace(made_table(database), id="t2")
+    with pytest.raises(Error) as caught:
+        database.add_table(twin, who="ann")
+    assert caught.value.code is Code.CONFLICT
+    database.close()
+    with connections.read() as connection:
+        assert differences(connection, metadata) == []
+
+
+def made_table(database: Database) -> Table:
+    found = database.find_table("t1")
+    assert found is not None
+    return found
 
 
 def test_an_upgrade_that_fails_leaves_nothing(connections: Connections) -> None:

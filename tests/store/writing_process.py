@@ -3,15 +3,18 @@
 writing_process.py open WHERE ORGANISATION     prints the organisation's id
 writing_process.py add WHERE NAME COUNT        adds COUNT fields NAME_0, NAME_1, ... one change each
 writing_process.py churn WHERE                 replaces the only field for ever, printing each version once acknowledged
+writing_process.py progress WHERE COUNT        writes the progress of COUNT runs of table t1, each until it is cancelled
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from roster.model.connection import CreateRequest, Field, UpdateRequest
 from roster.model.mapping import Mapping, create, update
 from roster.model.schema import Entity, Type
+from roster.model.sync import Phase, Run, Step, Trigger
 from roster.store.database import Database
 
 
@@ -47,6 +50,17 @@ def churn(database: Database) -> None:
         print(new.version, flush=True)
 
 
+def progress(database: Database, count: int) -> None:
+    for number in range(count):
+        run = Run(f"run-{number}", "t1", Trigger.MANUAL, Phase.RUNNING, Step.READ, 1, queued_ms=number)
+        database.write_run(run)
+        print(run.id, "begun", flush=True)
+        while not database.write_run(run):
+            run = replace(run, rows=run.rows + 1)
+        database.write_run(replace(run, phase=Phase.CANCELLED))
+        print(run.id, run.rows, flush=True)
+
+
 def main(what: str, where: str, *rest: str) -> None:
     organisation = rest[0] if what == "open" else "org-1"
     database = Database.open(where, organisation_id_if_new=organisation, now_ms=1)
@@ -58,6 +72,8 @@ def main(what: str, where: str, *rest: str) -> None:
                 add_field(database, f"{rest[0]}_{i}")
         case "churn":
             churn(database)
+        case "progress":
+            progress(database, int(rest[0]))
         case _:
             raise SystemExit(f"unknown: {what}")
     database.close()

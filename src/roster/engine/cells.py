@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import assert_never
 
-from roster.model.reference_table import BLANKS, INT32_MAX, INT32_MIN, TEXT_FORMS
+from roster.model.reference_table import BLANKS, TEXT_FORMS
 from roster.model.schema import Type
 
 SQL_TYPES = {
@@ -21,6 +22,9 @@ _BLANKS = "E'" + BLANKS.encode("unicode_escape").decode() + "'"
 _PLAIN_INTEGER = "0|-?[1-9][0-9]*"
 _PLAIN_NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 _EXACT_MAX = 2**53
+_YEARS = "TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
+WHOLE_KINDS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+"""The engine's own types whose values are all INTEGER."""
 _OFFSET = ":[0-9.]+[+-][0-9]{2}:?[0-9]{2}$"
 
 
@@ -31,7 +35,10 @@ def quoted(name: str) -> str:
 
 def bare(text: str) -> str:
     """The text without blanks around it, null when nothing is left."""
-    return f"nullif(trim({text}, {_BLANKS}), '')"
+    # Few texts have blanks around them, and trimming costs ten times as much as looking.
+    return (
+        f"CASE WHEN ord({text}) > 32 AND ord({text}[-1]) > 32 THEN {text} ELSE nullif(trim({text}, {_BLANKS}), '') END"
+    )
 
 
 def inward(type: Type, cell: str) -> str:
@@ -46,9 +53,8 @@ def inward(type: Type, cell: str) -> str:
         case Type.TIMESTAMP:
             # A cast to TIMESTAMP would pass over the offset.
             offset = f"timezone('UTC', TRY_CAST({cell} AS TIMESTAMPTZ))"
-            years = "TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
             value = f"""CASE WHEN NOT regexp_matches({cell}, '{_OFFSET}') THEN TRY_CAST({cell} AS TIMESTAMP)
-                WHEN {offset} BETWEEN {years} THEN {offset} END"""
+                WHEN {offset} BETWEEN {_YEARS} THEN {offset} END"""
         case _:
             assert_never(type)
     return f"CASE WHEN regexp_full_match({cell}, '{TEXT_FORMS[type]}') THEN {value} END"
@@ -75,19 +81,68 @@ def shown(type: Type, value: str) -> str:
             assert_never(type)
 
 
-def key_text(type: Type, cell: str) -> str:
-    """The primary key a given cell stands for, written as it goes out; null when there is none."""
+def written(type: Type, value: str) -> str:
+    """A value as text, in the form it goes out."""
+    return f"CAST({shown(type, value)} AS VARCHAR)"
+
+
+def turned(stored: Type, type: Type, value: str) -> str:
+    """A stored value as a value of another type, by way of its text; null when it is none."""
+    if SQL_TYPES[stored] == SQL_TYPES[type]:
+        return value
+    text = written(stored, value)
+    if SQL_TYPES[type] == "VARCHAR":
+        return text
+    return inward(type, bare(value) if SQL_TYPES[stored] == "VARCHAR" else text)
+
+
+def text_of(kind: str, value: str) -> str:
+    """A value of one of the engine's own types as the text a file of texts would have."""
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"CASE WHEN isfinite({value}) THEN {shown(Type.NUMBER, value)} END"
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return f"CAST(timezone('UTC', {value}) AS VARCHAR)"
+    if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP")):
+        return f"CAST(to_json({value}) AS VARCHAR)"
+    return f"CAST({value} AS VARCHAR)"
+
+
+def direct(type: Type, kind: str, value: str) -> str | None:
+    """A value of one of the engine's own types as the type, null when it is none; None when only its text can tell.
+
+    The same as by way of the text, and several times cheaper.
+    """
+    match type:
+        case Type.STRING | Type.ANY if kind == "VARCHAR":
+            return f"nullif({value}, '')"
+        case Type.INTEGER if kind in WHOLE_KINDS:
+            return f"CAST({value} AS BIGINT)"
+        case Type.NUMBER if kind == "DOUBLE":
+            return f"CASE WHEN isfinite({value}) THEN {value} END"
+        case Type.NUMBER if kind in WHOLE_KINDS or _is_exact_decimal(kind):
+            return f"CAST({value} AS DOUBLE)"
+        case Type.BOOLEAN if kind == "BOOLEAN":
+            return value
+        case Type.DATE if kind == "DATE":
+            return f"CASE WHEN {value} BETWEEN DATE '0001-01-01' AND DATE '9999-12-31' THEN {value} END"
+        case Type.TIMESTAMP if kind == "DATE" or kind.startswith("TIMESTAMP"):
+            moment = f"timezone('UTC', {value})" if kind.endswith("ZONE") else value
+            moment = f"TRY_CAST({moment} AS TIMESTAMP)"
+            return f"CASE WHEN {moment} BETWEEN {_YEARS} THEN {moment} END"
+    return None
+
+
+def _is_exact_decimal(kind: str) -> bool:
+    """Whether a decimal's digits and its power of ten are both exact doubles: their quotient is then well rounded."""
+    found = re.fullmatch(r"DECIMAL\(([0-9]+),[0-9]+\)", kind)
+    return found is not None and int(found[1]) <= 15
+
+
+def key_text(type: Type, value: str) -> str:
+    """The primary key that a value is, written as it goes out; null when there is none."""
     if type in (Type.STRING, Type.ANY):
-        return f"CASE WHEN {bare(cell)} IS NOT NULL THEN {cell} END"
-    return f"CAST({shown(type, inward(type, cell))} AS VARCHAR)"
-
-
-def misfit(type: Type, cell: str, *, int32_only: bool) -> str:
-    """Whether a given cell fails to be a value of the type."""
-    value = inward(type, cell)
-    if type is Type.INTEGER and int32_only:
-        value = f"CASE WHEN {value} BETWEEN {INT32_MIN} AND {INT32_MAX} THEN 0 END"
-    return f"{cell} IS NOT NULL AND {value} IS NULL"
+        return f"CASE WHEN ord({value}) > 32 THEN {value} WHEN {bare(value)} IS NOT NULL THEN {value} END"
+    return written(type, value)
 
 
 def narrowness(cell: str, is_string: str) -> str:

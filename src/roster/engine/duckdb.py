@@ -12,6 +12,7 @@ import duckdb
 from roster.base.errors import Code, Error
 from roster.engine.connection import Duck
 from roster.engine.enriched import Enriched
+from roster.engine.newest import group_newest
 from roster.model.schema import Entity
 from roster.ports import Answer, Budget, Cancel, Explanation
 from roster.query.dialect import DUCKDB
@@ -74,7 +75,7 @@ class DuckEngine:
         return render(self._settle(connection, plan), DUCKDB)
 
     def _settle(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> Plan:
-        return rewrite_all(self._enriched.read(connection, plan))
+        return group_newest(rewrite_all(self._enriched.read(connection, plan)))
 
     def explain(self, plan: Plan, budget: Budget) -> Explanation:
         """The run of a plan stopped just before its execution, with DuckDB's own plan."""
@@ -85,9 +86,9 @@ class DuckEngine:
         physical = "\n".join(str(text) for _, text in rows)
         return Explanation(settled, rendered.sql, rendered.parameters, physical)
 
-    def materialise(self, entity: Entity, plan: Plan) -> None:
-        """Keep the profiles of `entity`, joined as in `plan`, ready to read; see the port."""
-        self._enriched.build(entity, plan)
+    def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
+        """Keep the profiles of `entity`, joined as in each plan, ready to read; see the port."""
+        self._enriched.keep(entity, plans)
 
 
 class _Ending:

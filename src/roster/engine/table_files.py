@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import shutil
@@ -11,21 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import BinaryIO
 
 import duckdb
 
 from roster.base.errors import Code, Error
-from roster.engine.cells import bare, narrowest, narrowness
-from roster.model.reference_table import same_headers
+from roster.engine.cells import WHOLE_KINDS, bare, narrowest, narrowness, text_of
+from roster.engine.csv_files import RECORD_BYTES_MAX, first_line, rewrite_csv
 from roster.model.schema import Column, Schema, Type
 
 COLUMNS_MAX = 200
-RECORD_BYTES_MAX = 16 * 2**20
-SAMPLE_CHARACTERS = 2**18
-DELIMITERS = ",;\t|"
+FILE_ROWS_MAX = 2**32
 BOM = b"\xef\xbb\xbf"
 
 
@@ -46,6 +42,8 @@ class TextFile:
     place: Callable[[int], str]
     count: int | None = None
     """How many records there must be, where that is known beforehand."""
+    kinds: tuple[str, ...] = ()
+    """The engine's own types of the columns `p0`, `p1`, ... beside the texts, where the file has types."""
 
     def check_count(self, count: int) -> None:
         """Error: INTERNAL when the engine saw another number of records than there are."""
@@ -64,7 +62,10 @@ def open_file(
     openers = {"csv": _open_csv, "ndjson": _open_ndjson, "parquet": _open_parquet}
     if format not in openers:
         raise Error(Code.INVALID, f"unknown file format {format!r}", hint=f"allowed: {', '.join(openers)}")
-    path = join_parts(paths, folder / f"whole.{format}")
+    if format == "parquet" and len(paths) > 1 and all(map(_is_parquet, paths)):
+        path = _gather(paths, folder)
+    else:
+        path = join_parts(paths, folder / f"whole.{format}")
     try:
         file = openers[format](connection, path, headers)
         if not 0 < len(file.names) <= COLUMNS_MAX:
@@ -72,6 +73,15 @@ def open_file(
         yield file
     except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
         raise _unreadable(path, format, error) from error
+
+
+@contextmanager
+def no_file(columns: Schema) -> Iterator[TextFile]:
+    """What a source without any file gives: these columns, no rows."""
+    names = tuple(c.name for c in columns)
+    cells = "".join(f", CAST(NULL AS VARCHAR) AS c{i}" for i in range(len(names)))
+    sql = f"SELECT CAST(0 AS BIGINT) AS n{cells} WHERE FALSE"
+    yield TextFile(names, sql, (), (None,) * len(names), ("FALSE",) * len(names), lambda n: f"row {n}", 0)
 
 
 def join_parts(paths: Sequence[Path], whole: Path) -> Path:
@@ -100,6 +110,19 @@ def join_parts(paths: Sequence[Path], whole: Path) -> Path:
     return whole
 
 
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _gather(paths: Sequence[Path], folder: Path) -> Path:
+    """A pattern for several whole files, in their order."""
+    (folder / "whole").mkdir()
+    for n, path in enumerate(paths):
+        (folder / "whole" / f"{n:06}.parquet").symlink_to(path.resolve())
+    return folder / "whole" / "*.parquet"
+
+
 def _starts_with_bom(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(BOM)) == BOM
@@ -113,90 +136,14 @@ def _open_csv(connection: duckdb.DuckDBPyConnection, path: Path, headers: Sequen
     # DuckDB's own reader drops rows after an unclosed quote without a word, and refuses mixed line
     # ends: so the file is read here, and DuckDB gets a plain copy that carries the line numbers.
     plain = path.with_name("plain.csv")
-    names, count = rewrite_csv(path, plain, headers)
-    columns = ", ".join([*(f"'c{i}': 'VARCHAR'" for i in range(len(names))), "'n': 'BIGINT'"])
-    sql = f"""SELECT * FROM read_csv($1, auto_detect=false, header=false, delim=',', quote='"', escape='"',
-        new_line='\\n', columns={{{columns}}}, strict_mode=true, parallel=false, hive_partitioning=false,
-        max_line_size={RECORD_BYTES_MAX})"""
-    width = len(names)
-    return TextFile(names, sql, (str(plain),), (None,) * width, ("FALSE",) * width, lambda n: f"line {n}", count)
-
-
-def rewrite_csv(path: Path, plain: Path, headers: Sequence[str] = ()) -> tuple[tuple[str, ...], int]:
-    """Copy a CSV file in any dialect into a plain one, each row with its line number at the end.
-
-    Gives the names of the columns and the number of rows. Errors: INVALID naming the line.
-    """
-    with path.open(encoding="utf-8", newline="") as text, plain.open("w", encoding="utf-8", newline="") as out:
-        reader = csv.reader(text, delimiter=find_delimiter(path), strict=True)
-        records = _records(reader, path)
-        first = next(records, None)
-        if first is None:
-            raise Error(Code.INVALID, "the file is empty", hint="the first line names the columns")
-        names = first[:-1]
-        counter = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
-        count = 0
-        if headers and not same_headers(names, headers):
-            names = list(headers)
-            _check_width(first, len(names))
-            counter.writerow(first)
-            count = 1
-
-        def rows() -> Iterator[list[str]]:
-            nonlocal count
-            width = len(names) + 1
-            for row in records:
-                if len(row) != width:
-                    _check_width(row, width - 1)
-                count += 1
-                yield row
-
-        counter.writerows(rows())
-    return tuple(names), count
-
-
-def _records(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
-    """Records that are no blank line, each with the number of its first line at the end."""
-    line = 0
-    try:
-        for row in reader:
-            if row:
-                row.append(str(line + 1))
-                yield row
-            line = reader.line_num  # type: ignore[attr-defined]
-    except csv.Error as error:
-        reason = str(error)
-        if "unexpected end" in reason or "field limit" in reason:
-            reason = "a quoted cell is not closed, or very long"
-        hint = "quote a cell as a whole and double the quotes in it"
-        raise Error(Code.INVALID, f"line {line + 1} is no CSV: {reason}", hint=hint) from error
-    except UnicodeDecodeError as error:
-        line = first_line(path, bytes.decode)[0]
-        raise Error(Code.INVALID, f"line {line} is not UTF-8", hint="save the file as UTF-8") from error
-
-
-def _check_width(row: list[str], width: int) -> None:
-    *cells, line = row
-    if len(cells) != width:
-        hint = "every line has as many cells as the first"
-        raise Error(Code.INVALID, f"line {line} has {len(cells)} cells, not {width}", hint=hint)
-
-
-def find_delimiter(path: Path) -> str:
-    """The delimiter that cuts the first records most evenly; a comma when none cuts the header."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as text:
-        sample = text.read(SAMPLE_CHARACTERS)
-    best, best_score = ",", (0.0, 0)
-    for delimiter in DELIMITERS:
-        try:
-            widths = [len(r) for r in csv.reader(StringIO(sample, newline=""), delimiter=delimiter) if r][:1000]
-        except csv.Error:  # a cell past the limit: this delimiter does not cut, or the reading proper will say so
-            continue
-        if len(sample) == SAMPLE_CHARACTERS and len(widths) > 1:
-            widths.pop()
-        if widths and widths[0] > 1 and (score := (widths.count(widths[0]) / len(widths), widths[0])) > best_score:
-            best, best_score = delimiter, score
-    return best
+    copy = rewrite_csv(path, plain, headers)
+    columns = ", ".join([*(f"'c{i}': 'VARCHAR'" for i in range(len(copy.names))), "'n': 'BIGINT'"])
+    sql = f"""SELECT * FROM read_csv($1, auto_detect=false, header=false, delim='{copy.delimiter}', quote='"',
+        escape='"', new_line='\\n', columns={{{columns}}}, strict_mode=true, parallel={copy.is_by_line},
+        hive_partitioning=false, max_line_size={RECORD_BYTES_MAX})"""
+    width = len(copy.names)
+    strings = ("FALSE",) * width
+    return TextFile(copy.names, sql, (str(plain),), (None,) * width, strings, lambda n: f"line {n}", copy.rows)
 
 
 def _open_ndjson(connection: duckdb.DuckDBPyConnection, path: Path, headers: Sequence[str]) -> TextFile:
@@ -229,30 +176,26 @@ def _json_place(path: Path, record: int) -> str:
 
 
 def _open_parquet(connection: duckdb.DuckDBPyConnection, path: Path, headers: Sequence[str]) -> TextFile:
-    read = "read_parquet($1, hive_partitioning=false"
+    read = "read_parquet($1, hive_partitioning=false, union_by_name=true"
     described = connection.execute(f"DESCRIBE SELECT * FROM {read})", [str(path)]).fetchall()
     names = tuple(str(row[0]) for row in described)
-    kinds = [str(row[1]) for row in described]
+    kinds = tuple(str(row[1]) for row in described)
     columns = ", ".join(f"p{i}" for i in range(len(names)))
-    cells = ", ".join(f"{_parquet_text(kind, f'p{i}')} AS c{i}" for i, kind in enumerate(kinds))
-    sql = f"SELECT n + 1 AS n, {cells} FROM {read}, file_row_number=true) AS whole({columns}, n)"
+    cells = ", ".join(f"{text_of(kind, f'p{i}')} AS c{i}" for i, kind in enumerate(kinds))
+    rows = f"(SELECT *, file_index FROM {read}, file_row_number=true)) AS whole({columns}, n, file)"
+    sql = f"SELECT file * {FILE_ROWS_MAX} + n + 1 AS n, {columns}, {cells} FROM {rows}"
     types = tuple(_parquet_type(kind) for kind in kinds)
-    return TextFile(names, sql, (str(path),), types, ("FALSE",) * len(names), lambda n: f"row {n}")
+    return TextFile(names, sql, (str(path),), types, ("FALSE",) * len(names), _parquet_place, kinds=kinds)
 
 
-def _parquet_text(kind: str, value: str) -> str:
-    if kind in ("FLOAT", "DOUBLE"):
-        return f"CASE WHEN isfinite({value}) THEN CAST({value} AS VARCHAR) END"
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return f"CAST(timezone('UTC', {value}) AS VARCHAR)"
-    if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP")):
-        return f"CAST(to_json({value}) AS VARCHAR)"
-    return f"CAST({value} AS VARCHAR)"
+def _parquet_place(n: int) -> str:
+    file, row = divmod(n - 1, FILE_ROWS_MAX)
+    return f"row {row + 1}" + (f" of file {file + 1}" if file else "")
 
 
 def _parquet_type(kind: str) -> Type | None:
     """The type of a column as its file declares it; None for numbers too wide to tell by their kind."""
-    if kind in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"):
+    if kind in WHOLE_KINDS:
         return Type.INTEGER
     if kind in ("FLOAT", "DOUBLE"):
         return Type.NUMBER
@@ -263,17 +206,6 @@ def _parquet_type(kind: str) -> Type | None:
     if kind.startswith("DECIMAL"):
         return Type.NUMBER
     return {"BOOLEAN": Type.BOOLEAN, "DATE": Type.DATE}.get(kind, Type.STRING)
-
-
-def first_line(path: Path, check: Callable[[bytes], object]) -> tuple[int, Exception | None]:
-    """Number of the first line that `check` fails on, and how; (0, None) when it fails on none."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                check(line)
-            except ValueError as error:
-                return number, error
-    return 0, None
 
 
 def _check_json(line: bytes) -> None:

@@ -1,17 +1,19 @@
-"""Owns the rows of reference tables in DuckDB: loading, versions, pages, changes. Reads no files and no requests.
+"""Owns the rows of tables in DuckDB: loading, staging, versions, pages, changes. Reads no files and no requests.
 
 Rows are multi-versioned: a change closes rows (`_to`) and adds rows (`_from`), so pages of one version
-are one snapshot. `rows_<hex>` holds all versions, the view `table_<hex>` the current rows for queries.
+are one snapshot. A table has generations, each with rows of its own; see `generations`. A file's rows are
+built in a table `stage_<n>`, which becomes a generation in one short transaction.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping as Map, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from uuid import UUID
 
 import duckdb
 
@@ -19,14 +21,43 @@ from roster.base.errors import Code, Error
 from roster.base.time import instant
 from roster.engine.cells import SQL_TYPES, quoted, shown
 from roster.engine.connection import Duck
-from roster.engine.table_files import infer_schema, open_file
-from roster.engine.table_rows import OPEN, merge_rows, number, refuse_misfits, stage_file, stage_rows
-from roster.model.reference_table import INT32_MAX, INT32_MIN, Row, Table
-from roster.model.schema import Schema
-from roster.ports import Loaded, RowPage
+from roster.engine.generations import (
+    OPEN,
+    add_version,
+    drop_generation,
+    find_version,
+    forget_versions,
+    generation_of,
+    generations_of,
+    make_fresh_view,
+    make_view,
+    mark_superseded,
+    next_version,
+    number,
+    prepare,
+    relation_name,
+    rows_name,
+    stored_types,
+)
+from roster.engine.table_files import infer_schema, no_file, open_file
+from roster.engine.table_merge import Filled, fill, fill_empty, read_before
+from roster.engine.table_rows import asked_as, merge_rows, refuse_misfits, stage_rows, type_file
+from roster.model.reference_table import (
+    INT32_MAX,
+    INT32_MIN,
+    Row,
+    Table,
+    column_of,
+    fits_text,
+    relation_of,
+    stored_columns,
+)
+from roster.model.schema import Column, Schema, Type
+from roster.ports import Loaded, Merge, RowPage, Staged
 
 SNAPSHOT_TTL_MS = 600_000
-VERSIONS = 'CREATE TABLE IF NOT EXISTS table_versions (id VARCHAR, version BIGINT, "at" TIMESTAMP)'
+OnChanged = Callable[[duckdb.DuckDBPyConnection, str, str | None], None]
+"""Given the relation that changed, and a table of its rows before and after when only some changed."""
 
 
 class DuckTables:
@@ -36,19 +67,15 @@ class DuckTables:
     `snapshot_ttl_ms` after it was superseded, at least.
     """
 
-    def __init__(
-        self,
-        duck: Duck,
-        on_table_changed: Callable[[duckdb.DuckDBPyConnection, str], None],
-        snapshot_ttl_ms: int = SNAPSHOT_TTL_MS,
-    ) -> None:
+    def __init__(self, duck: Duck, on_table_changed: OnChanged, snapshot_ttl_ms: int = SNAPSHOT_TTL_MS) -> None:
         self._duck = duck
         self._on_table_changed = on_table_changed
         self._snapshot_ttl_ms = snapshot_ttl_ms
+        self._stages = count()
         self._folder = duck.path.with_suffix(".loads")
         shutil.rmtree(self._folder, ignore_errors=True)  # what a killed process left
         with duck.write() as connection:
-            connection.execute(VERSIONS)
+            prepare(connection)
 
     @contextmanager
     def _load(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
@@ -78,63 +105,100 @@ class DuckTables:
         *,
         declared: bool = False,
     ) -> Loaded:
-        """Fill a table from a file in parts (none: an empty table); a table of that id is replaced whole.
+        """Fill a generation from a file in parts (none: an empty table), anew.
 
         `headers`, `declared`: see the port. Errors: INVALID with line and column; nothing is changed then.
         """
-        with self._load() as (connection, folder):
-            rows = folder / "rows.parquet"
-            loaded = Loaded(0, 0)
-            if paths:
+        every = range(len(table.columns))
+        with self._load() as (connection, folder), self._stage(connection) as target:
+            if not paths:
+                fill_empty(connection, target, table)
+                filled = Filled(Loaded(0, 0), 0, ())
+            else:
                 with open_file(connection, paths, format, headers, folder) as file:
-                    loaded = stage_file(connection, table, file, rows, declared=declared)
+                    typed = type_file(connection, table, file, folder, every, int32_only=declared)
+                    refuse_misfits(connection, table, typed, file.place, declared=declared, keyed=declared)
+                    filled = fill(connection, target, table, typed, Merge(None), read_before(connection, None))
+                    file.check_count(filled.read())
             with self._duck.write() as writer:
-                self._replace(writer, table, rows if paths else None)
-        return loaded
+                self._publish(writer, table, target)
+        return filled.loaded
 
-    def _replace(self, connection: duckdb.DuckDBPyConnection, table: Table, rows: Path | None) -> None:
-        hex = _hex(table.id)
-        version = _newest(connection, table.id) + 1
-        connection.execute("DELETE FROM table_versions WHERE id = ?", [table.id])
-        at = instant(table.updated_ms)
-        connection.execute("INSERT INTO table_versions VALUES (?, ?, ?)", [table.id, version, at])
-        columns = "".join(f", {quoted(c.name)} {SQL_TYPES[c.type]}" for c in table.columns)
-        columns = f"_row BIGINT, _from BIGINT, _to BIGINT, _id VARCHAR{columns}"
-        connection.execute(f"CREATE OR REPLACE TABLE rows_{hex} ({columns})")
-        if rows is not None:
-            values = "".join(f", x{i}" for i in range(len(table.columns)))
-            connection.execute(
-                f"INSERT INTO rows_{hex} SELECT _row, ?, {OPEN}, _id{values} FROM read_parquet(?) ORDER BY _row",
-                [version, str(rows)],
-            )
-        _make_view(connection, hex, table.columns)
-        self._on_table_changed(connection, table.id)
+    def stage_table(self, table: Table, paths: Sequence[Path], format: str, merge: Merge) -> Staged:
+        """Fill a generation for a sync; see the port. Whatever fails leaves it as it was."""
+        taken = [i for i, c in enumerate(table.columns) if c.name not in merge.carried]
+        with self._load() as (connection, folder), self._stage(connection) as target:
+            before = read_before(connection, merge.before)
+            opened = open_file(connection, paths, format, (), folder) if paths else no_file(table.columns)
+            with opened as file:
+                typed = type_file(connection, table, file, folder, taken, any_key=True)
+                filled = fill(connection, target, table, typed, merge, before)
+                file.check_count(filled.read())
+            with self._duck.write() as writer:
+                self._publish(writer, table, target)
+                fresh = make_fresh_view(writer, table) if merge.changes_only else relation_of(table)
+        return Staged(filled.loaded, filled.rows, filled.held, fresh)
+
+    @contextmanager
+    def _stage(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """The name of a table to build rows in; what is not published goes."""
+        target = f"stage_{next(self._stages)}"
+        try:
+            yield target
+        finally:
+            connection.execute(f"DROP TABLE IF EXISTS {target}")
+
+    def _publish(self, connection: duckdb.DuckDBPyConnection, table: Table, target: str) -> None:
+        """Make a built table the generation that `table` names."""
+        version = next_version(connection, table.id)
+        drop_generation(connection, table.id, table.generation)
+        connection.execute(f"ALTER TABLE {target} RENAME TO {rows_name(table.id, table.generation)}")
+        make_view(connection, table)
+        add_version(connection, table.id, table.generation, version, table.updated_ms)
+        self._on_table_changed(connection, relation_of(table), None)
 
     def drop_table(self, id: str) -> None:
-        """Remove the rows; an unknown id is no error."""
-        hex = _hex(id)
+        """Remove the rows of all generations; an unknown id is no error."""
         with self._duck.write() as connection:
-            if not _newest(connection, id):
-                return
-            connection.execute(f"DROP VIEW IF EXISTS table_{hex}")
-            connection.execute(f"DROP TABLE IF EXISTS rows_{hex}")
-            connection.execute("DELETE FROM table_versions WHERE id = ?", [id])
-            self._on_table_changed(connection, id)
+            for generation, _ in generations_of(connection, id):
+                self._drop(connection, id, generation)
+
+    def _drop(self, connection: duckdb.DuckDBPyConnection, id: str, generation: int) -> None:
+        drop_generation(connection, id, generation)
+        self._on_table_changed(connection, relation_name(id, generation), None)
+
+    def drop_generations(self, current: Map[str, Sequence[int]], now_ms: int) -> None:
+        """Forget generations that are not current and no page may still read; see the port.
+
+        Each goes its time after the first call that says so: one that was filled a moment ago may be named the next.
+        """
+        expired = instant(now_ms - self._snapshot_ttl_ms)
+        with self._duck.write() as connection:
+            for id, kept in current.items():
+                for generation, since in generations_of(connection, id):
+                    if generation in kept:
+                        if since is not None:
+                            mark_superseded(connection, id, generation, None)
+                    elif since is None:
+                        mark_superseded(connection, id, generation, instant(now_ms))
+                    elif since <= expired:
+                        self._drop(connection, id, generation)
 
     def add_columns(self, table: Table) -> None:
         """Add the columns of the definition that the rows do not have yet, empty."""
         with self._duck.write() as connection:
             if self._widen(connection, table):
-                self._on_table_changed(connection, table.id)
+                self._on_table_changed(connection, relation_of(table), None)
 
     def _widen(self, connection: duckdb.DuckDBPyConnection, table: Table) -> bool:
-        hex = _hex(table.id)
-        held = _held(connection, table.id)
-        missing = [c for c in table.columns if c.name not in held]
+        find_version(connection, table)
+        rows = rows_name(table.id, table.generation)
+        held = stored_types(connection, table.id, table.generation)
+        missing = [c for c in stored_columns(table) if c.name not in held]
         for column in missing:
-            connection.execute(f"ALTER TABLE rows_{hex} ADD COLUMN {quoted(column.name)} {SQL_TYPES[column.type]}")
+            connection.execute(f"ALTER TABLE {rows} ADD COLUMN {quoted(column.name)} {SQL_TYPES[column.type]}")
         if missing:
-            _make_view(connection, hex, table.columns)
+            make_view(connection, table)
         return bool(missing)
 
     @contextmanager
@@ -153,42 +217,45 @@ class DuckTables:
             found = connection.execute("SELECT DISTINCT id FROM table_versions ORDER BY id").fetchall()
         return [str(id) for (id,) in found]
 
-    def count_rows(self, id: str) -> int:
-        """Number of current rows. Error: NOT_FOUND."""
+    def count_rows(self, table: Table) -> int:
+        """Number of current rows of the present generation. Error: NOT_FOUND."""
         with self._read() as connection:
-            _version(connection, id)
-            return number(connection, f"SELECT count(*) FROM rows_{_hex(id)} WHERE _to = {OPEN}")
+            find_version(connection, table)
+            rows = rows_name(table.id, table.generation)
+            return number(connection, f"SELECT count(*) FROM {rows} WHERE _to = {OPEN}")
 
-    def table_version(self, id: str) -> int:
-        """Grows with every change of the rows. Error: NOT_FOUND."""
+    def table_version(self, table: Table) -> int:
+        """The newest version of the present generation. Error: NOT_FOUND."""
         with self._read() as connection:
-            return _version(connection, id)
+            return find_version(connection, table)
 
     def read_rows(self, table: Table, version: int, after: int, limit: int) -> RowPage:
         """Rows as of `version`, from 0 on. Error: CONFLICT when that version is no longer kept."""
         with self._read() as connection:
-            _version(connection, table.id)
-            kept = "SELECT count(*) FROM table_versions WHERE id = ? AND version = ?"
-            if not number(connection, kept, table.id, version):
+            find_version(connection, table)
+            generation = generation_of(connection, table.id, version)
+            if generation is None:
                 raise Error(Code.CONFLICT, "the page token has expired", hint="start again from the first page")
+            sought = _sought(connection, table, generation)
             found = connection.execute(
-                f"""SELECT _row, {_selection(connection, table)} WHERE _row > ? AND _from <= ? AND _to > ?
+                f"""SELECT _row, {sought.selection} WHERE _row > ? AND _from <= ? AND _to > ?
                     ORDER BY _row LIMIT ?""",
                 [after, version, version, limit + 1],
             ).fetchall()
-        rows = [_row(table, found_row[1:]) for found_row in found[:limit]]
+        rows = [sought.row(found_row[1:]) for found_row in found[:limit]]
         return RowPage(rows, found[limit - 1][0] if len(found) > limit else None)
 
     def find_rows(self, table: Table, ids: Sequence[str]) -> list[Row]:
         """Rows with these primary keys, each once, in the order asked; absent ones left out."""
         with self._read() as connection:
-            _version(connection, table.id)
+            find_version(connection, table)
+            sought = _sought(connection, table, table.generation)
             found = connection.execute(
-                f"""SELECT {_selection(connection, table)}
+                f"""SELECT {sought.selection}
                     WHERE _to = {OPEN} AND _id IN (SELECT unnest(CAST(? AS VARCHAR[])))""",
                 [list(ids)],
             ).fetchall()
-        rows = {row.id: row for row in (_row(table, r) for r in found)}
+        rows = {row.id: row for row in map(sought.row, found)}
         return [rows[id] for id in dict.fromkeys(ids) if id in rows]
 
     def upsert_rows(self, table: Table, rows: Sequence[Row], now_ms: int) -> None:
@@ -198,90 +265,87 @@ class DuckTables:
         """
         with self._duck.write() as connection:
             self._widen(connection, table)
-            hex = _hex(table.id)
-            present = stage_rows(connection, table, rows)
-            refuse_misfits(connection, table, lambda n: f"/data/{n}", declared=False)
-            if not merge_rows(connection, table, f"rows_{hex}", present):
+            stored = stored_types(connection, table.id, table.generation)
+            asked = asked_as(table, stored)
+            name = rows_name(table.id, table.generation)
+            typed, present = stage_rows(connection, asked, rows)
+            refuse_misfits(connection, asked, typed, lambda n: f"/data/{n}", declared=False, keyed=True)
+            if not merge_rows(connection, asked, typed, name, present, stored):
                 return
-            version = self._begin_version(connection, table.id, now_ms)
+            version = self._begin_version(connection, table, now_ms)
             connection.execute(
-                f"UPDATE rows_{hex} SET _to = ? WHERE _to = {OPEN} AND _id IN (SELECT _id FROM temp.changed)", [version]
+                f"UPDATE {name} SET _to = ? WHERE _to = {OPEN} AND _id IN (SELECT _id FROM temp.changed)", [version]
             )
             names = "".join(f", {quoted(c.name)}" for c in table.columns)
             values = "".join(f", x{i}" for i in range(len(table.columns)))
             connection.execute(
-                f"""INSERT INTO rows_{hex} (_row, _from, _to, _id{names})
+                f"""INSERT INTO {name} (_row, _from, _to, _id{names})
                     SELECT _row, ?, {OPEN}, _id{values} FROM temp.changed""",
                 [version],
             )
-            self._on_table_changed(connection, table.id)
+            self._tell_touched(connection, table, version)
 
     def delete_rows(self, table: Table, ids: Sequence[str], now_ms: int) -> int:
         """Delete rows by their id; gives how many there were."""
-        hex = _hex(table.id)
         chosen = f"_to = {OPEN} AND _id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
         with self._duck.write() as connection:
-            _version(connection, table.id)
-            count = number(connection, f"SELECT count(*) FROM rows_{hex} WHERE {chosen}", list(ids))
-            if count:
-                version = self._begin_version(connection, table.id, now_ms)
-                connection.execute(f"UPDATE rows_{hex} SET _to = ? WHERE {chosen}", [version, list(ids)])
-                self._on_table_changed(connection, table.id)
-        return count
+            find_version(connection, table)
+            rows = rows_name(table.id, table.generation)
+            gone = number(connection, f"SELECT count(*) FROM {rows} WHERE {chosen}", list(ids))
+            if gone:
+                version = self._begin_version(connection, table, now_ms)
+                connection.execute(f"UPDATE {rows} SET _to = ? WHERE {chosen}", [version, list(ids)])
+                self._tell_touched(connection, table, version)
+        return gone
 
-    def _begin_version(self, connection: duckdb.DuckDBPyConnection, id: str, now_ms: int) -> int:
+    def _begin_version(self, connection: duckdb.DuckDBPyConnection, table: Table, now_ms: int) -> int:
         """Forget what no page may still read, and start the next version."""
-        expired = instant(now_ms - self._snapshot_ttl_ms)
-        superseded = 'SELECT coalesce(max(version), 0) FROM table_versions WHERE id = ? AND "at" <= ?'
-        oldest = number(connection, superseded, id, expired)
-        connection.execute("DELETE FROM table_versions WHERE id = ? AND version < ?", [id, oldest])
-        connection.execute(f"DELETE FROM rows_{_hex(id)} WHERE _to <= ?", [oldest])
-        version = _version(connection, id) + 1
-        connection.execute("INSERT INTO table_versions VALUES (?, ?, ?)", [id, version, instant(now_ms)])
+        forget_versions(connection, table, now_ms - self._snapshot_ttl_ms)
+        version = next_version(connection, table.id)
+        add_version(connection, table.id, table.generation, version, now_ms)
         return version
 
-
-def _hex(id: str) -> str:
-    try:
-        return UUID(id).hex
-    except ValueError as error:
-        raise Error(Code.INVALID, "table ID must be a valid UUID format") from error
-
-
-def _newest(connection: duckdb.DuckDBPyConnection, id: str) -> int:
-    return number(connection, "SELECT coalesce(max(version), 0) FROM table_versions WHERE id = ?", id)
+    def _tell_touched(self, connection: duckdb.DuckDBPyConnection, table: Table, version: int) -> None:
+        """Tell of the rows that a version opened or closed."""
+        rows = rows_name(table.id, table.generation)
+        connection.execute(f"CREATE TEMP TABLE touched AS FROM {rows} WHERE _from = {version} OR _to = {version}")
+        self._on_table_changed(connection, relation_of(table), "touched")
 
 
-def _version(connection: duckdb.DuckDBPyConnection, id: str) -> int:
-    version = _newest(connection, id)
-    if not version:
-        raise Error(Code.NOT_FOUND, "table not found")
-    return version
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """What to select of a generation's rows, and how a row found goes out.
+
+    `columns`: as declared. `stored`: as they are stored; a column that is not is shown as empty.
+    """
+
+    rows: str
+    columns: Schema
+    stored: Map[str, Type]
+
+    @property
+    def selection(self) -> str:
+        held = self.stored
+        values = (shown(held[c.name], quoted(c.name)) if c.name in held else "NULL" for c in self.columns)
+        return f"_id, {', '.join(values)} FROM {self.rows}"
+
+    def row(self, found: tuple[object, ...]) -> Row:
+        """A row as it goes out: text or 32-bit integers, larger ones as text, nulls left out."""
+        id, *cells = found
+        pairs = zip(self.columns, cells, strict=True)
+        return Row(str(id), {c.name: _outward(c.type, cell) for c, cell in pairs if cell is not None})
 
 
-def _held(connection: duckdb.DuckDBPyConnection, id: str) -> set[str]:
-    """Names of the columns that the stored rows have."""
-    _version(connection, id)
-    return {str(row[0]) for row in connection.execute(f"DESCRIBE rows_{_hex(id)}").fetchall()}
+def _sought(connection: duckdb.DuckDBPyConnection, table: Table, generation: int) -> _Sought:
+    """The columns a definition names; of another generation than its present one, those its rows have."""
+    stored = stored_types(connection, table.id, generation)
+    columns = table.columns
+    if generation != table.generation:
+        columns = tuple(column_of(table, name) or Column(name, type) for name, type in stored.items())
+    return _Sought(rows_name(table.id, generation), columns, stored)
 
 
-def _make_view(connection: duckdb.DuckDBPyConnection, hex: str, columns: Schema) -> None:
-    names = "".join(f", {quoted(c.name)}" for c in columns)
-    connection.execute(f"CREATE OR REPLACE VIEW table_{hex} AS SELECT _row{names} FROM rows_{hex} WHERE _to = {OPEN}")
-
-
-def _selection(connection: duckdb.DuckDBPyConnection, table: Table) -> str:
-    held = _held(connection, table.id)
-    values = (shown(c.type, quoted(c.name)) if c.name in held else "NULL" for c in table.columns)
-    return f"_id, {', '.join(values)} FROM rows_{_hex(table.id)}"
-
-
-def _row(table: Table, found: tuple[object, ...]) -> Row:
-    """A row as it goes out: text or 32-bit integers, larger ones as text, nulls left out."""
-    id, *cells = found
-    values = {c.name: _outward(cell) for c, cell in zip(table.columns, cells, strict=True) if cell is not None}
-    return Row(str(id), values)
-
-
-def _outward(cell: object) -> object:
+def _outward(type: Type, cell: object) -> object:
+    if type is Type.INTEGER and isinstance(cell, str) and fits_text(type, cell):
+        cell = int(cell)
     return str(cell) if isinstance(cell, int) and not INT32_MIN <= cell <= INT32_MAX else cell

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping as Map
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -25,6 +25,7 @@ from roster.http.jsonapi import Shape, content_type, error_body, shape_of, statu
 from roster.http.limits import RateLimits
 from roster.http.openapi import describe
 from roster.http.routes import Binding, Router, bindings
+from roster.http.source_metrics import SourceCollector
 from roster.model.access import Caller
 from roster.operations.context import Context, Reply, Request
 from roster.ports import Cancel
@@ -113,9 +114,13 @@ class Door:
             lambda: self._admit(authenticate(self._context.records, wire.headers, operation.right), binding),
         )
         try:
-            body = await _read_body(wire, self._limits.body_bytes[operation.body_limit], operation.body_limit)
             cancel = Cancel()
-            request = Request(caller, body, path, _query(wire), _headers(wire), cancel)
+            bare = Request(caller, b"", path, _query(wire), _headers(wire), cancel)
+            admit = operation.admit
+            if admit is not None:
+                await self._in_thread(self._light, lambda: admit(self._context, bare))
+            body = await _read_body(wire, self._limits.body_bytes[operation.body_limit], operation.body_limit)
+            request = replace(bare, body=body)
             lane = self._heavy if operation.heavy else self._light
             reply = await _run_watched(
                 wire, cancel, lambda: self._in_thread(lane, lambda: operation.function(self._context, request))
@@ -249,6 +254,7 @@ def described() -> dict[str, Any]:
 def build_app(context: Context, limits: DoorLimits, lifespan: Any = None) -> Starlette:
     """The whole HTTP door over one context."""
     door = Door(context, limits)
+    door.metrics.registry.register(SourceCollector(context.store, context.clock))
 
     async def openapi(_: WireRequest) -> Response:
         return JSONResponse(described())

@@ -13,7 +13,31 @@ from roster.http.routes import Binding, contract
 from roster.model.access import Right
 from roster.operations.table import Operation
 
+
+def _resource(type: str) -> dict[str, Any]:
+    """One thing of ours in the API's frame."""
+    return {
+        "type": "object",
+        "required": ["id", "type", "attributes"],
+        "properties": {
+            "id": {"type": "string"},
+            "type": {"const": type},
+            "attributes": {"type": "object"},
+        },
+    }
+
+
+def _data(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": ["data"], "properties": {"data": schema}}
+
+
 OWN_SCHEMAS: dict[str, Any] = {
+    "Sources": _data({"type": "array", "items": _resource("source")}),
+    "OneSource": _data(_resource("source")),
+    "Runs": _data({"type": "array", "items": _resource("run")}),
+    "OneRun": _data(_resource("run")),
+    "Quarantine": _data(_resource("quarantine")),
+    "Secrets": _data({"type": "array", "items": _resource("secret")}),
     "Empty": {"type": "object", "additionalProperties": False},
     "MappingVersions": {
         "type": "object",

@@ -15,6 +15,16 @@ from roster.operations.table import OPERATIONS, Operation
 
 OWN_PATHS: dict[str, tuple[str, str, int]] = {
     "ListMappingVersions": ("GET", "/api/v2/product-analytics/{entity}/mapping/versions", 200),
+    "ListSources": ("GET", "/api/roster/sources", 200),
+    "GetSource": ("GET", "/api/roster/sources/{id}", 200),
+    "StartSync": ("POST", "/api/roster/sources/{id}/sync", 202),
+    "CancelSync": ("POST", "/api/roster/sources/{id}/cancel", 202),
+    "ListRuns": ("GET", "/api/roster/sources/{id}/runs", 200),
+    "ListQuarantine": ("GET", "/api/roster/sources/{id}/quarantine", 200),
+    "GetRun": ("GET", "/api/roster/runs/{id}", 200),
+    "ListSecrets": ("GET", "/api/roster/secrets", 200),
+    "PutSecret": ("PUT", "/api/roster/secrets/{name}", 200),
+    "DeleteSecret": ("DELETE", "/api/roster/secrets/{name}", 204),
     "PutUploadPart": ("PUT", "/api/roster/uploads/{id}/parts/{number}", 200),
 }
 """Verb, path and success status of what the contract does not have."""

@@ -12,6 +12,7 @@ from roster.base.errors import Code, Error, did_you_mean
 from roster.base.values import canonical, digest
 from roster.model.reference_table import normalise_name
 from roster.model.schema import BUILTINS, Entity, Schema, Type
+from roster.model.source import KIND_NAMES, find_kind, parse_origin
 
 FIELD_TYPES = (Type.STRING, Type.NUMBER, Type.BOOLEAN, Type.TIMESTAMP)
 SYNONYMS = {
@@ -20,7 +21,8 @@ SYNONYMS = {
     Type.BOOLEAN: ("bool",),
     Type.TIMESTAMP: ("date", "datetime", "time"),
 }
-CONNECTION_TYPES = ("ref_table",)
+REFERENCE_TABLE = "ref_table"
+CONNECTION_TYPES = (REFERENCE_TABLE, *KIND_NAMES)
 JOIN_SYNONYMS = {Entity.USERS: {"email": "user_email"}, Entity.ACCOUNTS: {}}
 """Join types that are spelled differently from the profile attribute they name."""
 ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -169,9 +171,11 @@ def hint_columns(name: str, columns: Schema) -> str:
 def tidy_create(entity: Entity, request: CreateRequest) -> CreateRequest:
     """The request with plain ids and sorted metadata, its id made when it has none. Errors: INVALID, UNSUPPORTED."""
     at = "/data/attributes"
-    if request.type not in CONNECTION_TYPES:
+    if request.type not in CONNECTION_TYPES and find_kind(request.type) is None:
         hint = f"supported: {', '.join(CONNECTION_TYPES)}"
         raise Error(Code.UNSUPPORTED, f"unsupported connection type {request.type!r}", at=f"{at}/type", hint=hint)
+    if request.type != REFERENCE_TABLE:
+        parse_origin(request.type, dict(request.metadata), f"{at}/metadata")
     parse_join_type(entity, request.join_type, f"{at}/join_type")
     if not request.join_attribute.strip():
         raise Error(Code.INVALID, "join_attribute is empty", at=f"{at}/join_attribute", hint="name a source column")

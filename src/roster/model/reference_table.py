@@ -127,10 +127,11 @@ def normalise_names(names: list[str]) -> list[str]:
     Lower case, trimmed, leading non-letters dropped, other characters `_`, duplicates numbered from 1.
     Error: INVALID for a name that is empty or longer than 56 characters after that.
     """
-    return _number_duplicates([normalise_name(name) for name in names])
+    return number_duplicates([normalise_name(name) for name in names])
 
 
-def _number_duplicates(names: list[str]) -> list[str]:
+def number_duplicates(names: list[str]) -> list[str]:
+    """Names made distinct: each that comes several times is numbered from 1."""
     single = {name for name in names if names.count(name) == 1}
     taken = set(single)
     result = []
@@ -165,7 +166,7 @@ def match_headers(headers: Sequence[str], columns: Schema) -> list[int]:
 
     Headers of no column are passed over. Error: INVALID for a column that has no header.
     """
-    normal = _number_duplicates([_normal_or_empty(header) for header in headers])
+    normal = number_duplicates([_normal_or_empty(header) for header in headers])
     positions = []
     for column in columns:
         exact = [i for i, header in enumerate(headers) if header == column.name]

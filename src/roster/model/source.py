@@ -79,7 +79,12 @@ KINDS: tuple[Kind, ...] = (
         secret=_OBJECT_SECRET,
     ),
     Kind("postgres", (*_SERVER, *_SQL, Option("sslmode", "libpq's sslmode")), ("table", "query"), ("user", "password")),
-    Kind("mysql", (*_SERVER, *_SQL), ("table", "query"), ("user", "password"), extra="mysql"),
+    Kind(
+        "mysql",
+        (*_SERVER, *_SQL, Option("sslmode", "disable, prefer, require, verify-ca or verify-full; prefer unless given")),
+        ("table", "query"),
+        ("user", "password"),
+    ),
     Kind("sqlite", (Option("path", "database file in an allowed folder", required=True), *_SQL), ("table", "query")),
     Kind(
         "snowflake",
@@ -121,7 +126,7 @@ KINDS: tuple[Kind, ...] = (
             *_ALL,
         ),
         ("object", "query"),
-        ("access_token", "client_id", "client_secret", "username", "password", "security_token"),
+        ("access_token", "client_id", "client_secret"),
         extra="salesforce",
     ),
     Kind(
@@ -133,7 +138,6 @@ KINDS: tuple[Kind, ...] = (
             *_ALL,
         ),
         secret=("access_token",),
-        extra="hubspot",
     ),
     Kind(
         "delta",
@@ -151,11 +155,14 @@ KINDS: tuple[Kind, ...] = (
         (
             Option("catalog", "address of a REST catalog, or the path of an SQLite catalog in an allowed folder"),
             Option("metadata", "metadata file of the table, instead of a catalog: path in an allowed folder"),
+            Option("url", "such a file in an object store: s3:// or az://"),
             Option("table", "table in the catalog, its namespace before a dot"),
             Option("warehouse", "warehouse of the catalog"),
+            Option("token_url", "address that gives tokens for `credential`; the catalog's own unless given"),
+            Option("scope", "scope of such a token; `catalog` unless given"),
             *_ALL,
         ),
-        ("catalog", "metadata"),
+        ("catalog", "metadata", "url"),
         (*_OBJECT_SECRET, "token", "credential"),
         extra="iceberg",
     ),
@@ -168,6 +175,16 @@ CREDENTIALS = frozenset(
     {"password", "user", "username", "token", "access_token", "secret_access_key", "access_key_id", "client_secret"}
 )
 """Members of metadata that belong into a secret; told apart from typing errors."""
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "ndjson",
+    ".parquet": "parquet",
+}
+"""The format of a file by its ending."""
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 DAY_S = 86_400
@@ -213,6 +230,19 @@ def parse_origin(type: str, metadata: Map[str, str], at: str = "/data/attributes
         if name in given:
             parse_every(given[name], f"{at}/{name}")
     return Origin(kind.name, tuple(sorted(given.items())))
+
+
+def format_of_name(name: str, format: str = "", at: str = "") -> str:
+    """The format of a file: as given, else by the ending of its name; `.gz` looks at the one before. Error: INVALID."""
+    known = sorted(set(FORMATS.values()))
+    if format and format not in known:
+        raise Error(Code.INVALID, f"unknown file format {format!r}", at=at, hint=f"allowed: {', '.join(known)}")
+    ending = re.search(r"(\.[^./]*?)(\.gz)?$", name.lower())
+    found = format or (FORMATS.get(ending[1]) if ending else None)
+    if not found:
+        shown = name.rpartition("/")[2]
+        raise Error(Code.INVALID, f"cannot tell the format of {shown!r}", at=at, hint=f"give it: {', '.join(known)}")
+    return found
 
 
 def _unknown(kind: Kind, name: str, at: str) -> Error:

@@ -40,11 +40,40 @@ class SchemaBody(Body):
     primary_keys: Annotated[list[str], Rule(min_length=1, max_length=1)]
 
 
+class AwsDetail(Body):
+    aws_account_id: str
+    aws_bucket_name: str
+    file_path: str
+
+
+class AzureDetail(Body):
+    azure_client_id: str
+    azure_container_name: str
+    azure_storage_account_name: str
+    azure_tenant_id: str
+    file_path: str
+
+
+class GcpDetail(Body):
+    file_path: str
+    gcp_bucket_name: str
+    gcp_project_id: str
+    gcp_service_account_email: str
+
+
+class AccessDetails(Body):
+    """Of these the source needs one; the others may come along."""
+
+    aws_detail: AwsDetail | None = None
+    azure_detail: AzureDetail | None = None
+    gcp_detail: GcpDetail | None = None
+
+
 class FileMetadata(ClosedBody):
     """Either the local-file form (`upload_id` alone) or the cloud form; which is right depends on `source`."""
 
     upload_id: str | None = None
-    access_details: dict[str, Any] | None = None
+    access_details: AccessDetails | None = None
     sync_enabled: bool | None = None
 
 
@@ -64,6 +93,57 @@ class CreateTableData(ClosedBody):
 
 class CreateTableBody(Body):
     data: CreateTableData | None = None
+
+
+class AwsChange(Body):
+    aws_account_id: str | None = None
+    aws_bucket_name: str | None = None
+    file_path: str | None = None
+
+
+class AzureChange(Body):
+    azure_client_id: str | None = None
+    azure_container_name: str | None = None
+    azure_storage_account_name: str | None = None
+    azure_tenant_id: str | None = None
+    file_path: str | None = None
+
+
+class GcpChange(Body):
+    file_path: str | None = None
+    gcp_bucket_name: str | None = None
+    gcp_project_id: str | None = None
+    gcp_service_account_email: str | None = None
+
+
+class AccessChanges(Body):
+    aws_detail: AwsChange | None = None
+    azure_detail: AzureChange | None = None
+    gcp_detail: GcpChange | None = None
+
+
+class PatchFileMetadata(ClosedBody):
+    """As `FileMetadata`; members of the cloud form that are left out stay as they are."""
+
+    upload_id: str | None = None
+    access_details: AccessChanges | None = None
+    sync_enabled: bool | None = None
+
+
+class PatchTableAttributes(Body):
+    description: str | None = None
+    file_metadata: PatchFileMetadata | None = None
+    table_schema: Annotated[SchemaBody | None, Rule(alias="schema")] = None
+    tags: list[str] | None = None
+
+
+class PatchTableData(ClosedBody):
+    type: OneOf["reference_table"]
+    attributes: PatchTableAttributes | None = None
+
+
+class PatchTableBody(Body):
+    data: PatchTableData | None = None
 
 
 class RowAttributes(Body):
@@ -87,3 +167,17 @@ class RowIdentifier(Body):
 
 class DeleteRowsBody(Body):
     data: Annotated[list[RowIdentifier], Rule(max_length=DELETE_ROWS_MAX)]
+
+
+class BatchRowsAttributes(Body):
+    row_ids: list[str]
+    table_id: str
+
+
+class BatchRowsData(Body):
+    type: OneOf["reference-tables-batch-rows-query"]
+    attributes: BatchRowsAttributes | None = None
+
+
+class BatchRowsBody(Body):
+    data: BatchRowsData | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from roster.model.held import sources_of
 from roster.model.schema import EVENT_SCHEMA, Entity
 from roster.operations.context import Context
-from roster.operations.profiles import sources_of
 from roster.query.plan import Agg, Aggregate, Measure, Plan, Read
 from roster.query.relations import read_profiles
 
@@ -22,9 +22,11 @@ def look_over(context: Context) -> list[tuple[str, str]]:
         counted = f"{_count(context, read_profiles(entity)):,}, mapping version {mapping.version}"
         found.append((str(entity), counted + (f", waiting for a table: {', '.join(waiting)}" if waiting else "")))
     for table in tables:
-        rows = context.tables.count_rows(table.id)
+        rows = context.tables.count_rows(table) if table.generation else 0
         agrees = "" if rows == table.row_count else f", but {table.row_count:,} on record"
-        found.append((f"table {table.name}", f"{rows:,} rows{agrees}"))
+        sync = context.store.read_sync(table.id)
+        state = f", {sync.state}: {sync.reason}".removesuffix(": ") if sync else ""
+        found.append((f"table {table.owner or table.name}", f"{rows:,} rows{agrees}{state}"))
     return found
 
 

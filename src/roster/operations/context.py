@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 from roster.base.errors import Code, Error
 from roster.model.access import Caller
+from roster.model.reference_table import Table
 from roster.model.schema import Entity
-from roster.ports import Budget, Cancel, Clock, Engine, Events, Store, Tables
+from roster.model.sync import Run, Trigger
+from roster.ports import Budget, Cancel, Clock, Engine, Events, Sources, Store, Tables, Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,30 @@ class Limits:
         return int(self.alias_days * 86_400_000)
 
 
+class Desk(Protocol):
+    """Where syncs are asked for; runs go on in the background."""
+
+    def begin(self, table_id: str, trigger: Trigger, *, forced: bool = False, accepted: bool = False) -> Run:
+        """Have a table synced soon; a run that has not ended yet is that run."""
+        ...
+
+    def cancel(self, table_id: str, who: str) -> Run | None:
+        """Ask for the end of a table's run; None when nothing runs."""
+        ...
+
+    def declare(self) -> None:
+        """Called after connections or cloud tables changed: makes, removes and schedules their tables."""
+        ...
+
+    def forget(self, table_id: str) -> None:
+        """End what runs or waits for a table that goes."""
+        ...
+
+    def every_s(self, table: Table) -> int | None:
+        """Seconds between two syncs of a table; None when it syncs on request only."""
+        ...
+
+
 class Log(Protocol):
     """The synced event log: returns only when the lines would survive a crash."""
 
@@ -44,11 +70,12 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Our own records and what keys are made with: all that commands beside a running server need."""
+    """Our own records, what makes keys and seals secrets: all that commands beside a running server need."""
 
     store: Store
     clock: Clock
     pepper: bytes = field(repr=False)
+    vault: Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +90,16 @@ class Context:
     clock: Clock
     limits: Limits
     pepper: bytes = field(repr=False)
+    vault: Vault
     uploads: Path
+    sources: Sources
+    syncs: Desk
     sources_changed: Callable[[], None]
     """Called after a mapping or a table changed, so that what is built from them is built again."""
 
     @property
     def records(self) -> Records:
-        return Records(self.store, self.clock, self.pepper)
+        return Records(self.store, self.clock, self.pepper, self.vault)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping as Map
 from dataclasses import replace
 from pathlib import Path
 
 from roster.base.errors import Code, Error, did_you_mean
+from roster.model.held import sources_of
 from roster.model.reference_table import Table, normalise_name, normalise_names
 from roster.model.schema import Column, Entity
+from roster.model.source import format_of_name
 from roster.operations.context import Context
 from roster.operations.keys import LOCAL
-from roster.operations.profiles import sources_of
 from roster.operations.reference_tables import add_table
+from roster.operations.uploads import sweep_uploads
 from roster.ports import Applied, Loaded, Progress
 from roster.query.plan import Project
 from roster.query.relations import profiles
-
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".gz": "",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".json": "ndjson",
-    ".parquet": "parquet",
-}
-
-
-def format_of(path: Path, format: str | None) -> str:
-    """The format of a file: as told, else by its ending (`.gz` looks at the one before). Error: INVALID."""
-    if format is not None:
-        return format
-    suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
-    found = FORMATS.get(suffixes[-1]) if suffixes else None
-    if not found:
-        raise Error(Code.INVALID, f"cannot tell the format of {path.name}", hint="--format csv, ndjson or parquet")
-    return found
 
 
 def load_events(
@@ -46,7 +26,7 @@ def load_events(
     """Store the events of a file; `columns` maps event paths (`usr.id`) to columns, or constants (`=view`)."""
     if not path.is_file():
         raise Error(Code.NOT_FOUND, f"there is no file {path}")
-    return context.events.load_file(path, format_of(path, format), columns, report)
+    return context.events.load_file(path, format_of_name(path.name, format or ""), columns, report)
 
 
 def load_table(
@@ -55,7 +35,7 @@ def load_table(
     """Make a reference table of a file: the narrowest types its values fit, its first column the key unless told."""
     if not path.is_file():
         raise Error(Code.NOT_FOUND, f"there is no file {path}")
-    kind = format_of(path, format)
+    kind = format_of_name(path.name, format or "")
     found = context.tables.inspect_file([path], kind)
     names = normalise_names([c.name for c in found])
     columns = tuple(Column(n, c.type) for n, c in zip(names, found, strict=True))
@@ -87,7 +67,7 @@ def materialise_profiles(context: Context) -> None:
     for entity in Entity:
         mapping = context.store.read_mapping(entity)
         relation: Project = profiles(mapping, sources_of(mapping, tables))
-        context.engine.materialise(entity, relation.input)
+        context.engine.materialise(entity, [relation.input])
 
 
 def recover(context: Context) -> None:
@@ -97,10 +77,9 @@ def recover(context: Context) -> None:
     for id in kept - known.keys():
         context.tables.drop_table(id)
     for id in kept & known.keys():
-        rows = context.tables.count_rows(id)
+        if not known[id].generation:  # a first sync filled a generation that was never named
+            continue
+        rows = context.tables.count_rows(known[id])
         if rows != known[id].row_count:
             context.store.update_table(replace(known[id], row_count=rows), who=LOCAL.id)
-    for folder in (path for path in context.uploads.glob("*") if path.is_dir()):
-        upload = context.store.find_upload(folder.name)
-        if upload is None or upload.expires_ms < context.clock.now_ms():
-            shutil.rmtree(folder)
+    sweep_uploads(context)

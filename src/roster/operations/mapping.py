@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping as Map
 from typing import Any
 
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
-from roster.model.connection import Connection, CreateRequest, Field, FieldUpdate, UpdateRequest, parse_type
+from roster.model.connection import (
+    REFERENCE_TABLE,
+    Connection,
+    CreateRequest,
+    Field,
+    FieldUpdate,
+    UpdateRequest,
+    parse_type,
+)
+from roster.model.held import is_reference, owner_of, sources_of, tables_of
 from roster.model.mapping import Mapping, Version, attributes, create, delete, update
+from roster.model.reference_table import Table
 from roster.model.schema import Entity, Schema, Type
+from roster.model.source import find_kind, parse_origin
+from roster.model.sync import State, Sync, Trigger
 from roster.operations.bodies import (
     CreateConnectionBody,
     FieldBody,
@@ -18,7 +30,8 @@ from roster.operations.bodies import (
     decode,
 )
 from roster.operations.context import Context, Reply, Request, entity_of
-from roster.operations.profiles import envelope, sources_of
+from roster.operations.profiles import envelope
+from roster.sync.state import connection_state
 
 SHOWN_TYPES = {Type.INTEGER: "number"}
 """Types as the mapping shows them, where they differ from ours."""
@@ -50,8 +63,12 @@ def create_connection(context: Context, request: Request) -> Reply:
             mapping, wanted, who=request.caller.id, now_ms=now_ms, source_columns=columns, fields_max=fields_max
         )
 
+    if asked.type != REFERENCE_TABLE and find_kind(asked.type) is not None:
+        context.sources.check(parse_origin(asked.type, asked.metadata or {}))
     now_ms, fields_max = context.clock.now_ms(), context.limits.fields_max
-    return _commit(context, request, entity, change, now_ms)
+    reply = _commit(context, request, entity, change, now_ms)
+    context.syncs.declare()
+    return reply
 
 
 def update_connection(context: Context, request: Request) -> Reply:
@@ -85,20 +102,27 @@ def update_connection(context: Context, request: Request) -> Reply:
         )
 
     now_ms, fields_max = context.clock.now_ms(), context.limits.fields_max
-    return _commit(context, request, entity, change, now_ms)
+    reply = _commit(context, request, entity, change, now_ms)
+    _resume_paused(context, entity, data.id)
+    return reply
+
+
+def _resume_paused(context: Context, entity: Entity, connection_id: str) -> None:
+    """A changed field may take what a paused one did not: look at the source again."""
+    mapping = context.store.read_mapping(entity)
+    table = tables_of(mapping, context.store.list_tables()).get(connection_id)
+    sync = context.store.read_sync(table.id) if table and table.origin else None
+    if sync is not None and sync.drifts:
+        context.syncs.begin(sync.table_id, Trigger.MAPPING, forced=True)
 
 
 def delete_connection(context: Context, request: Request) -> Reply:
     """Take a connection and its fields out of the mapping; its source stays."""
     id = request.path["id"]
-    return _commit(
-        context,
-        request,
-        entity_of(request),
-        lambda mapping: delete(mapping, id),
-        context.clock.now_ms(),
-        {"delete": id},
-    )
+    now_ms = context.clock.now_ms()
+    reply = _commit(context, request, entity_of(request), lambda m: delete(m, id), now_ms, {"delete": id})
+    context.syncs.declare()
+    return reply
 
 
 def _commit(
@@ -184,37 +208,30 @@ def _version(request: Request) -> int | None:
 
 
 def list_connections(context: Context, request: Request) -> Reply:
-    """The connections of an entity with their fields and what they are waiting for."""
+    """The connections of an entity with their fields, and the state of each since when and why."""
     mapping = context.store.read_mapping(entity_of(request))
-    sources = sources_of(mapping, context.store.list_tables())
-    shown = [_shown_connection(mapping, c, c.id in sources, context) for c in mapping.connections]
+    tables = tables_of(mapping, context.store.list_tables())
+    syncs = {s.table_id: s for s in context.store.list_syncs()}
+    shown = [_shown_connection(mapping, c, tables.get(c.id), syncs, context) for c in mapping.connections]
     body = envelope("list_connections_response", "list_connections_response", {"connections": shown})
     return Reply(body, {"etag": etag(mapping.version)})
 
 
-def _shown_connection(mapping: Mapping, connection: Connection, held: bool, context: Context) -> dict[str, Any]:
+def _shown_connection(
+    mapping: Mapping, connection: Connection, table: Table | None, syncs: Map[str, Sync], context: Context
+) -> dict[str, Any]:
     now_ms = context.clock.now_ms()
     live = [
         a for a in mapping.aliases if a.connection_id == connection.id and now_ms < a.at_ms + context.limits.alias_ms()
     ]
-    state = {"roster_state": "ok"} if held else {"roster_state": "waiting", "roster_waits_for": _waits_for(connection)}
+    sync = syncs.get(table.id) if table else None
     aliases = {"roster_aliases": ", ".join(f"{a.old_id} -> {a.new_id}" for a in live)} if live else {}
     return {
         "id": connection.id,
         "type": connection.type,
         "join": {"attribute": connection.join_attribute, "type": connection.join_type},
-        "fields": [
-            {
-                "id": f.id,
-                "source_name": f.source_name,
-                "type": f.type.value,
-                "display_name": f.display_name,
-                "description": f.description,
-                "groups": list(f.groups),
-            }
-            for f in connection.fields
-        ],
-        "metadata": dict(connection.metadata) | state | aliases,
+        "fields": [_shown_field(f) for f in connection.fields],
+        "metadata": dict(connection.metadata) | _shown_state(mapping, connection, table, sync) | aliases,
         "created_at": iso_ms(instant(connection.created_ms)),
         "created_by": connection.created_by,
         "updated_at": iso_ms(instant(connection.updated_ms)),
@@ -222,8 +239,39 @@ def _shown_connection(mapping: Mapping, connection: Connection, held: bool, cont
     }
 
 
+def _shown_field(field: Field) -> dict[str, Any]:
+    return {
+        "id": field.id,
+        "source_name": field.source_name,
+        "type": field.type.value,
+        "display_name": field.display_name,
+        "description": field.description,
+        "groups": list(field.groups),
+    }
+
+
+def _shown_state(mapping: Mapping, connection: Connection, table: Table | None, sync: Sync | None) -> dict[str, str]:
+    """State, since when, why, and what the last sync matched; texts, as metadata must be."""
+    state, reason, since_ms = connection_state(mapping, connection, table, sync, _waits_for(connection))
+    shown = {"roster_state": state.value, "roster_since": iso_ms(instant(since_ms or connection.created_ms))}
+    if state is State.WAITING and is_reference(connection) and table is None:
+        shown["roster_waits_for"] = _waits_for(connection)
+    if reason:
+        shown["roster_reason"] = reason
+    if sync is not None and sync.synced_ms is not None:
+        shown["roster_synced"] = iso_ms(instant(sync.synced_ms))
+    mine = owner_of(mapping.entity, connection)
+    for c in sync.coverage if sync else ():
+        if f"{c.entity}/{c.connection_id}" == mine:
+            shown["roster_profiles_matched"] = f"{c.profiles_matched} of {c.profiles}"
+            shown["roster_cells_quarantined"] = str(c.quarantined)
+    return shown
+
+
 def _waits_for(connection: Connection) -> str:
     named = dict(connection.metadata)
+    if not is_reference(connection):
+        return f"the first sync of {connection.type}"
     return f"reference table {named.get('table_id') or named.get('table_name') or connection.id}"
 
 

@@ -11,8 +11,7 @@ from roster.analyses.profiles import Page, PageRequest, Selection, page
 from roster.analyses.scopes import World
 from roster.base.errors import Code, Error
 from roster.base.time import Range, iso_ms
-from roster.model.mapping import Mapping
-from roster.model.reference_table import Table, normalise_name
+from roster.model.held import sources_of
 from roster.model.schema import Entity
 from roster.operations.bodies import (
     EventFilteredAttributes,
@@ -31,28 +30,6 @@ from roster.query.plan import Plan
 ORDERS = {"asc": False, "desc": True}
 COLUMNS_MAX = 1000
 """Names one request may select; a request that names none gets every attribute, however many."""
-
-
-def sources_of(mapping: Mapping, tables: Sequence[Table]) -> dict[str, Table]:
-    """The table behind each connection: named in its metadata, else by the connection's own name."""
-    by_id = {t.id: t for t in tables}
-    by_name = {t.name: t for t in tables}
-    found = {}
-    for connection in mapping.connections:
-        named = dict(connection.metadata)
-        table_name = named.get("table_name")
-        table = (
-            by_id.get(named["table_id"])
-            if "table_id" in named
-            else by_name.get(_normalised(table_name if table_name is not None else connection.id))
-        )
-        if table is not None:
-            found[connection.id] = table
-    return found
-
-
-def _normalised(name: str) -> str:
-    return normalise_name(name) if any(c.isascii() and c.isalpha() for c in name) else name
 
 
 def world_of(context: Context, entity: Entity) -> World:

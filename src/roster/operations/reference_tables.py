@@ -1,81 +1,123 @@
-"""Owns the reference-table operations: create, get, list, delete, and their rows."""
+"""Owns the reference-table operations on tables: create, list, get, delete. Rows and changes are elsewhere."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import shutil
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import instant, iso_ms
-from roster.model.reference_table import (
-    Row,
-    Table,
-    check_values,
-    inward,
-    normalise_name,
-    normalise_names,
-    outward,
-)
-from roster.model.schema import Column
+from roster.base.values import canonical
+from roster.model.cloud_table import SCHEMA_ERROR, error_type, origin_of, shown_status
+from roster.model.reference_table import Table, inward, normalise_name, number_duplicates, outward
+from roster.model.schema import Column, Schema
+from roster.model.sync import Phase, State, Sync, Trigger
 from roster.operations.bodies import decode
-from roster.operations.bodies_tables import CreateTableAttributes, CreateTableBody, DeleteRowsBody, UpsertRowsBody
+from roster.operations.bodies_tables import (
+    CreateTableAttributes,
+    CreateTableBody,
+    FileMetadata,
+    PatchFileMetadata,
+    SchemaBody,
+)
 from roster.operations.context import Context, Reply, Request
-from roster.operations.uploads import parts_of
+from roster.operations.uploads import forget_upload, parts_of, sweep_uploads, wanted_upload
 from roster.ports import Loaded
 
-SORTS = {"updated_at": "updated_ms", "table_name": "name", "status": "status"}
-ROWS_LISTED_MAX = 10_000_000
+LOCAL_FILE = "LOCAL_FILE"
+FILE_METADATA = "/data/attributes/file_metadata"
+SCHEMA = "/data/attributes/schema"
+SORTS = ("updated_at", "table_name", "status")
 
 
 def create_reference_table(context: Context, request: Request) -> Reply:
-    """Make a table of an uploaded file; columns and primary key are as declared."""
+    """Make a table of an uploaded file, or of one in a bucket that is synced; columns and key are as declared."""
     data = decode(CreateTableBody, request.body).data
     if data is None or data.attributes is None:
         raise Error(Code.INVALID, "the table to create is missing", at="/data/attributes")
     asked = data.attributes
-    if asked.source != "LOCAL_FILE":
-        raise Error(
-            Code.UNSUPPORTED,
-            f"source {asked.source} is not supported yet",
-            at="/data/attributes/source",
-            hint="LOCAL_FILE with an upload_id works",
-        )
-    metadata = asked.file_metadata
+    sweep_uploads(context)
+    made = (
+        _create_local(context, request, asked) if asked.source == LOCAL_FILE else _create_cloud(context, request, asked)
+    )
+    return Reply({"data": shown_table(context, made, context.store.read_sync(made.id))})
+
+
+def _create_local(context: Context, request: Request, asked: CreateTableAttributes) -> Table:
+    upload_id = local_upload(asked.file_metadata)
+    table = _declared(context, request, asked)
+    upload = wanted_upload(context, upload_id)
+    made, _ = add_table(context, table, parts_of(context, upload), "csv", upload.headers, declared=True)
+    forget_upload(context, upload)
+    return made
+
+
+def local_upload(metadata: FileMetadata | PatchFileMetadata | None) -> str:
+    """The upload that a table of a local file is made of. Error: INVALID, as recorded, when none is named."""
     if metadata is None or not metadata.upload_id:
         raise Error(Code.INVALID, "upload_id is required for tables with 'LOCAL_FILE' source")
-    table = _declared(context, request, asked)
-    upload = context.store.find_upload(metadata.upload_id)
-    if upload is None:
-        at = "/data/attributes/file_metadata/upload_id"
-        raise Error(Code.INVALID, f"unknown upload {metadata.upload_id!r}", at=at, hint="create an upload first")
-    paths = parts_of(context, upload)
-    made, _ = add_table(context, table, paths, "csv", upload.headers, declared=True)
-    shutil.rmtree(context.uploads / upload.id, ignore_errors=True)  # another table of this upload may be first
-    return Reply({"data": shown_table(made)})
+    for name in ("access_details", "sync_enabled"):
+        if getattr(metadata, name) is not None:
+            message = f"{name} is for tables in a bucket, and this one has {LOCAL_FILE!r} source"
+            raise Error(Code.INVALID, message, at=f"{FILE_METADATA}/{name}", hint="leave it out")
+    return metadata.upload_id
+
+
+def _create_cloud(context: Context, request: Request, asked: CreateTableAttributes) -> Table:
+    metadata = asked.file_metadata or FileMetadata()
+    refuse_upload(asked.source, metadata.upload_id)
+    for name in ("access_details", "sync_enabled"):
+        if getattr(metadata, name) is None:
+            message = f"{name} is required for tables with {asked.source!r} source"
+            raise Error(Code.INVALID, message, at=f"{FILE_METADATA}/{name}")
+    assert metadata.access_details is not None
+    details = metadata.access_details.model_dump(exclude_none=True)
+    table = replace(
+        _declared(context, request, asked),
+        origin=origin_of(asked.source, details),
+        sync_enabled=bool(metadata.sync_enabled),
+        access_details=canonical(details),
+    )
+    made, _ = add_table(context, table, [], "csv", declared=True)
+    begin_sync(context, made)
+    return made
+
+
+def refuse_upload(source: str, upload_id: str | None) -> None:
+    """Error: INVALID for an upload that is given to a table of a bucket."""
+    if upload_id is not None:
+        message = f"upload_id is for tables of uploaded files, and this one has {source!r} source"
+        raise Error(Code.INVALID, message, at=f"{FILE_METADATA}/upload_id", hint="leave it out")
+
+
+def begin_sync(context: Context, table: Table, *, forced: bool = False) -> None:
+    """Schedule a table as it is declared now and read its source; `forced`: whatever was read before."""
+    if table.origin is None:
+        return
+    context.syncs.declare()
+    if table.sync_enabled or forced:
+        context.syncs.begin(table.id, Trigger.MANUAL, forced=forced)
 
 
 def _declared(context: Context, request: Request, asked: CreateTableAttributes) -> Table:
-    at = "/data/attributes/schema"
-    names = normalise_names([f.name for f in asked.table_schema.fields])
-    columns = tuple(Column(n, inward(f.type)) for n, f in zip(names, asked.table_schema.fields, strict=True))
-    key = normalise_name(asked.table_schema.primary_keys[0])
+    columns = declared_columns(asked.table_schema)
+    names = [c.name for c in columns]
+    key = normalised(asked.table_schema.primary_keys[0], f"{SCHEMA}/primary_keys/0")
     if key not in names:
         hint = did_you_mean(key, names) or f"columns: {', '.join(names)}"
-        raise Error(Code.INVALID, f"the primary key {key!r} is no column", at=f"{at}/primary_keys/0", hint=hint)
+        raise Error(Code.INVALID, f"the primary key {key!r} is no column", at=f"{SCHEMA}/primary_keys/0", hint=hint)
     now_ms = context.clock.now_ms()
     return Table(
         id=context.clock.new_id(),
-        name=_name(asked.table_name),
+        name=normalised(asked.table_name, "/data/attributes/table_name"),
         columns=columns,
         primary_key=key,
-        source="LOCAL_FILE",
+        source=asked.source,
         description=asked.description or "",
         tags=tuple(asked.tags or ()),
         row_count=0,
@@ -86,11 +128,19 @@ def _declared(context: Context, request: Request, asked: CreateTableAttributes) 
     )
 
 
-def _name(text: str) -> str:
+def declared_columns(schema: SchemaBody) -> Schema:
+    """The columns a request declares, their names normalised and made distinct."""
+    named = [normalised(field.name, f"{SCHEMA}/fields/{i}/name") for i, field in enumerate(schema.fields)]
+    names = number_duplicates(named)
+    return tuple(Column(name, inward(field.type)) for name, field in zip(names, schema.fields, strict=True))
+
+
+def normalised(name: str, at: str) -> str:
+    """A name in the documented form. Error: INVALID with its place."""
     try:
-        return normalise_name(text)
+        return normalise_name(name)
     except Error as error:
-        raise error.under("/data/attributes/table_name") from error
+        raise error.under(at) from error
 
 
 def add_table(
@@ -103,7 +153,7 @@ def add_table(
     declared: bool = False,
 ) -> tuple[Table, Loaded]:
     """Load the rows, then make the table known; a name that is taken leaves nothing behind."""
-    held = context.store.list_tables()
+    held = reference_tables(context)
     if len(held) >= context.limits.tables_max:
         hint = "delete one, or raise the setting tables_max"
         raise Error(Code.INVALID, f"there are {len(held)} tables already", hint=hint)
@@ -124,27 +174,64 @@ def add_table(
     return made, loaded
 
 
-def shown_table(table: Table) -> dict[str, Any]:
+def reference_tables(context: Context) -> list[Table]:
+    """All tables but those that belong to connections."""
+    return [table for table in context.store.list_tables() if not table.owner]
+
+
+_CHANGING = Lock()
+
+
+def change_definition(context: Context, id: str, change: Callable[[Table], Table], *, who: str) -> Table:
+    """Apply a change to the definition as it is kept at this moment, with no other one between.
+
+    Error: NOT_FOUND.
+    """
+    with _CHANGING:
+        changed = change(find_table(context, id))
+        context.store.update_table(changed, who=who)
+        return changed
+
+
+# showing
+
+
+def shown_table(context: Context, table: Table, sync: Sync | None) -> dict[str, Any]:
     """A table as the API shows it; a closed object, so no key beyond the documented ones."""
-    return {
-        "id": table.id,
-        "type": "reference_table",
-        "attributes": {
-            "created_by": table.created_by,
-            "description": table.description,
-            "last_updated_by": table.updated_by,
-            "row_count": table.row_count,
-            "schema": {
-                "fields": [{"name": c.name, "type": outward(c.type)} for c in table.columns],
-                "primary_keys": [table.primary_key],
-            },
-            "source": table.source,
-            "status": table.status,
-            "table_name": table.name,
-            "tags": list(table.tags),
-            "updated_at": iso_ms(instant(table.updated_ms)),
+    attributes: dict[str, Any] = {
+        "created_by": table.created_by,
+        "description": table.description,
+        "last_updated_by": table.updated_by,
+        "row_count": table.row_count,
+        "schema": {
+            "fields": [{"name": c.name, "type": outward(c.type)} for c in table.columns],
+            "primary_keys": [table.primary_key],
         },
+        "source": table.source,
+        "status": shown_status(table, sync),
+        "table_name": table.name,
+        "tags": list(table.tags),
+        "updated_at": iso_ms(instant(table.updated_ms)),
     }
+    if table.origin is not None:
+        attributes["file_metadata"] = {
+            "access_details": json.loads(table.access_details),
+            "sync_enabled": table.sync_enabled,
+            **_shown_errors(context, sync),
+        }
+    return {"id": table.id, "type": "reference_table", "attributes": attributes}
+
+
+def _shown_errors(context: Context, sync: Sync | None) -> dict[str, Any]:
+    """Why the last sync failed, or what it could not read; the rows of the last good one are served."""
+    run = context.store.find_run(sync.run_id) if sync and sync.run_id else None
+    if run is not None and run.failure is not None and run.phase is Phase.FAILED:
+        failure = run.failure
+        told = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
+        return {"error_message": told, "error_row_count": 0, "error_type": error_type(failure, run.step)}
+    if sync is not None and sync.state is State.DRIFTED:
+        return {"error_message": sync.reason, "error_row_count": 0, "error_type": SCHEMA_ERROR}
+    return {}
 
 
 def list_reference_tables(context: Context, request: Request) -> Reply:
@@ -156,13 +243,19 @@ def list_reference_tables(context: Context, request: Request) -> Reply:
     if field not in SORTS:
         hint = f"allowed: {', '.join(SORTS)}, each also with '-' before it"
         raise Error(Code.INVALID, f"cannot sort by {sort!r}", at="parameter sort", hint=hint)
-    kept = [t for t in context.store.list_tables() if _passes(t, request)]
+    syncs = {sync.table_id: sync for sync in context.store.list_syncs()}
+
+    def rank(table: Table) -> Any:
+        ranks = {"table_name": table.name, "status": shown_status(table, syncs.get(table.id))}
+        return ranks.get(field, table.updated_ms)
+
+    kept = [t for t in reference_tables(context) if _passes(t, syncs.get(t.id), request)]
     kept.sort(key=lambda t: t.id)
-    kept.sort(key=lambda t: getattr(t, SORTS[field]), reverse=sort.startswith("-"))
-    return Reply({"data": [shown_table(t) for t in kept[offset : offset + limit]]})
+    kept.sort(key=rank, reverse=sort.startswith("-"))
+    return Reply({"data": [shown_table(context, t, syncs.get(t.id)) for t in kept[offset : offset + limit]]})
 
 
-def _passes(table: Table, request: Request) -> bool:
+def _passes(table: Table, sync: Sync | None, request: Request) -> bool:
     def wanted(name: str) -> str | None:
         return request.query[name][-1] if name in request.query else None
 
@@ -170,135 +263,36 @@ def _passes(table: Table, request: Request) -> bool:
         wanted(n) for n in ("filter[status]", "filter[table_name][exact]", "filter[table_name][contains]")
     )
     return (
-        (status is None or table.status == status)
+        (status is None or shown_status(table, sync) == status)
         and (exact is None or table.name == exact)
         and (part is None or part in table.name)
     )
 
 
 def find_table(context: Context, id: str) -> Table:
-    """The table of that id. Errors as recorded from the API: INVALID for no UUID, NOT_FOUND."""
+    """The reference table of that id. Errors as recorded from the API: INVALID for no UUID, NOT_FOUND."""
     try:
-        canonical = str(UUID(id))
+        known_as = str(UUID(id))
     except ValueError as error:
         raise Error(Code.INVALID, "table ID must be a valid UUID format") from error
-    table = context.store.find_table(canonical)
-    if table is None:
+    table = context.store.find_table(known_as)
+    if table is None or table.owner:
         raise Error(Code.NOT_FOUND, "table not found")
     return table
 
 
 def get_table(context: Context, request: Request) -> Reply:
     """One table."""
-    return Reply({"data": shown_table(find_table(context, request.path["id"]))})
+    table = find_table(context, request.path["id"])
+    return Reply({"data": shown_table(context, table, context.store.read_sync(table.id))})
 
 
 def delete_table(context: Context, request: Request) -> Reply:
     """Remove a table and its rows; connections that read it wait for another."""
     table = find_table(context, request.path["id"])
+    if table.origin is not None:
+        context.syncs.forget(table.id)
     context.store.remove_table(table.id, who=request.caller.id, now_ms=context.clock.now_ms())
     context.tables.drop_table(table.id)
     context.sources_changed()
     return Reply()
-
-
-def list_rows(context: Context, request: Request) -> Reply:
-    """Rows by page, all pages of one snapshot."""
-    table = find_table(context, request.path["id"])
-    limit = request.number("page[limit]", 100, 1, 1000)
-    if table.row_count > ROWS_LISTED_MAX:
-        raise Error(Code.INVALID, f"the table has more than {ROWS_LISTED_MAX} rows", hint="get rows by their id")
-    token = request.query.get("page[continuation_token]", [""])[-1]
-    version, after = _read_token(token) if token else (context.tables.table_version(table.id), 0)
-    page = context.tables.read_rows(table, version, after, limit)
-    base = f"/api/v2/reference-tables/tables/{table.id}/rows/list?page[limit]={limit}"
-    here = f"{base}&page[continuation_token]={quote(token)}" if token else base
-    body: dict[str, Any] = {"data": [shown_row(r) for r in page.rows], "links": {"first": base, "self": here}}
-    if page.next_after is not None:
-        following = _write_token(version, page.next_after)
-        body["links"]["next"] = f"{base}&page[continuation_token]={quote(following)}"
-        body["meta"] = {"page": {"next_continuation_token": following}}
-    return Reply(body)
-
-
-def _write_token(version: int, after: int) -> str:
-    return base64.urlsafe_b64encode(f"{version}.{after}".encode()).decode().rstrip("=")
-
-
-def _read_token(token: str) -> tuple[int, int]:
-    try:
-        text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode("ascii")
-        version, after = (int(part) for part in text.split("."))
-        if not (0 <= version < 2**63 and 0 <= after < 2**63):
-            raise ValueError("out of range")
-    except (binascii.Error, ValueError) as error:
-        at = "parameter page[continuation_token]"
-        raise Error(Code.INVALID, "this is no continuation token", at=at, hint="use the token as given") from error
-    return version, after
-
-
-def shown_row(row: Row) -> dict[str, Any]:
-    return {"id": row.id, "type": "row", "attributes": {"values": row.values}}
-
-
-def get_rows_by_id(context: Context, request: Request) -> Reply:
-    """The rows of the asked primary keys, and which were not found."""
-    table = find_table(context, request.path["id"])
-    ids = list(dict.fromkeys(request.query.get("row_id", [])))
-    if not ids:
-        raise Error(Code.INVALID, "row_id is missing", at="parameter row_id", hint="repeat it for several rows")
-    rows = context.tables.find_rows(table, ids)
-    found = {r.id for r in rows}
-    meta = {
-        "found_count": len(rows),
-        "not_found": [id for id in ids if id not in found],
-        "requested_count": len(ids),
-    }
-    return Reply({"data": [shown_row(r) for r in rows], "meta": meta})
-
-
-def upsert_rows(context: Context, request: Request) -> Reply:
-    """Update or insert rows by primary key; columns not given keep their value."""
-    _check_size(context, request)
-    table = find_table(context, request.path["id"])
-    rows = [
-        check_values(table, Row(r.id, r.attributes.values if r.attributes else {}), f"/data/{i}")
-        for i, r in enumerate(decode(UpsertRowsBody, request.body).data)
-    ]
-    seen: set[str] = set()
-    for i, row in enumerate(rows):
-        if row.id in seen:
-            message = f"row {row.id!r} comes twice in one request"
-            raise Error(Code.INVALID, message, at=f"/data/{i}/id", hint="send each id once")
-        seen.add(row.id)
-    now_ms = context.clock.now_ms()
-    context.tables.upsert_rows(table, rows, now_ms)
-    _count_again(context, request, table, now_ms)
-    return Reply()
-
-
-def delete_rows(context: Context, request: Request) -> Reply:
-    """Delete rows by primary key; absent ones are no error."""
-    _check_size(context, request)
-    table = find_table(context, request.path["id"])
-    now_ms = context.clock.now_ms()
-    context.tables.delete_rows(table, [r.id for r in decode(DeleteRowsBody, request.body).data], now_ms)
-    _count_again(context, request, table, now_ms)
-    return Reply()
-
-
-def _check_size(context: Context, request: Request) -> None:
-    limit = context.limits.rows_body_bytes_max
-    if len(request.body) > limit:
-        hint = f"at most {limit} bytes (setting rows_body_bytes_max); send several requests"
-        raise Error(Code.TOO_LARGE, f"the body has {len(request.body)} bytes", hint=hint)
-
-
-def _count_again(context: Context, request: Request, table: Table, now_ms: int) -> None:
-    """Keep the number of rows; whoever writes it last looks again, so that writers at once leave the right one."""
-    kept, count = -1, context.tables.count_rows(table.id)
-    while kept != count:
-        changed = replace(table, row_count=count, updated_ms=now_ms, updated_by=request.caller.id)
-        context.store.update_table(changed, who=request.caller.id)
-        kept, count = count, context.tables.count_rows(table.id)
-    context.sources_changed()

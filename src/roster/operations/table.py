@@ -8,7 +8,21 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from roster.model.access import Right
-from roster.operations import bodies, bodies_tables, intake, keys, mapping, profiles, reference_tables, uploads
+from roster.operations import (
+    bodies,
+    bodies_sources,
+    bodies_tables,
+    intake,
+    keys,
+    mapping,
+    profiles,
+    reference_tables,
+    secrets,
+    sources,
+    table_changes,
+    table_rows,
+    uploads,
+)
 from roster.operations.context import Context, Reply, Request
 
 Function = Callable[[Context, Request], Reply]
@@ -20,7 +34,8 @@ class Operation:
 
     `name` is the contract's operation id where the contract has it. `input` is None when the operation
     takes no body, or takes raw bytes. `output` names a schema of the contract, None for an empty answer.
-    `heavy` marks what runs on the engine and waits its turn.
+    `heavy` marks what runs on the engine and waits its turn. `admit` looks at a request before its body is
+    read, and raises when there is no need to.
     """
 
     name: str
@@ -30,6 +45,7 @@ class Operation:
     output: str | None = None
     heavy: bool = False
     body_limit: str = "body_bytes_max"
+    admit: Callable[[Context, Request], None] | None = None
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -76,7 +92,13 @@ OPERATIONS: tuple[Operation, ...] = (
         bodies_tables.UploadBody,
         "CreateUploadResponse",
     ),
-    Operation("PutUploadPart", uploads.put_upload_part, Right.NOTHING, body_limit="upload_part_bytes_max"),
+    Operation(
+        "PutUploadPart",
+        uploads.put_upload_part,
+        Right.NOTHING,
+        body_limit="upload_part_bytes_max",
+        admit=uploads.check_address,
+    ),
     Operation(
         "CreateReferenceTable",
         reference_tables.create_reference_table,
@@ -87,11 +109,18 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("ListTables", reference_tables.list_reference_tables, Right.READ, output="TableResultV2Array"),
     Operation("GetTable", reference_tables.get_table, Right.READ, output="TableResultV2"),
+    Operation(
+        "UpdateReferenceTable",
+        table_changes.update_reference_table,
+        Right.WRITE_TABLES,
+        bodies_tables.PatchTableBody,
+        heavy=True,
+    ),
     Operation("DeleteTable", reference_tables.delete_table, Right.WRITE_TABLES),
-    Operation("GetRowsByID", reference_tables.get_rows_by_id, Right.READ, output="TableRowResourceArray", heavy=True),
+    Operation("GetRowsByID", table_rows.get_rows_by_id, Right.READ, output="TableRowResourceArray", heavy=True),
     Operation(
         "UpsertRows",
-        reference_tables.upsert_rows,
+        table_rows.upsert_rows,
         Right.WRITE_TABLES,
         bodies_tables.UpsertRowsBody,
         heavy=True,
@@ -99,13 +128,31 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "DeleteRows",
-        reference_tables.delete_rows,
+        table_rows.delete_rows,
         Right.WRITE_TABLES,
         bodies_tables.DeleteRowsBody,
         heavy=True,
         body_limit="rows_body_bytes_max",
     ),
-    Operation("ListReferenceTableRows", reference_tables.list_rows, Right.READ, output="ListRowsResponse", heavy=True),
+    Operation("ListReferenceTableRows", table_rows.list_rows, Right.READ, output="ListRowsResponse", heavy=True),
+    Operation(
+        "BatchRowsQuery",
+        table_rows.query_batch_rows,
+        Right.READ,
+        bodies_tables.BatchRowsBody,
+        "BatchRowsQueryResponse",
+        heavy=True,
+    ),
+    Operation("ListSources", sources.list_sources, Right.READ, output="Sources"),
+    Operation("GetSource", sources.get_source, Right.READ, output="OneSource"),
+    Operation("StartSync", sources.start_sync, Right.WRITE_TABLES, output="OneRun"),
+    Operation("CancelSync", sources.cancel_sync, Right.WRITE_TABLES, output="OneRun"),
+    Operation("ListRuns", sources.list_runs, Right.READ, output="Runs"),
+    Operation("GetRun", sources.get_run, Right.READ, output="OneRun"),
+    Operation("ListQuarantine", sources.list_quarantine, Right.READ, output="Quarantine", heavy=True),
+    Operation("ListSecrets", secrets.list_secrets, Right.READ, output="Secrets"),
+    Operation("PutSecret", secrets.put_secret, Right.WRITE_MAPPING, bodies_sources.SecretBody),
+    Operation("DeleteSecret", secrets.delete_secret, Right.WRITE_MAPPING),
     Operation("ValidateV1", keys.validate_v1, Right.VALIDATE, output="AuthenticationValidationResponse"),
     Operation("Validate", keys.validate_v2, Right.VALIDATE, output="ValidateV2Response"),
     Operation("ValidateAPIKey", keys.validate_keys, Right.READ, output="ValidateAPIKeyResponse"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from roster.operations.context import Context, Reply, Request
 
 PART_BYTES_MIN = 5_000_000
 """Every part but the last is at least this large."""
+UPLOAD_ID = "/data/attributes/file_metadata/upload_id"
 
 
 def create_upload(context: Context, request: Request) -> Reply:
@@ -22,6 +24,7 @@ def create_upload(context: Context, request: Request) -> Reply:
     if data is None or data.attributes is None:
         raise Error(Code.INVALID, "the upload to create is missing", at="/data/attributes")
     asked = data.attributes
+    sweep_uploads(context)
     if asked.part_count > 1 and asked.part_size < PART_BYTES_MIN:
         hint = f"at least {PART_BYTES_MIN} bytes when there are several parts"
         raise Error(Code.INVALID, "the parts are too small", at="/data/attributes/part_size", hint=hint)
@@ -54,8 +57,8 @@ def _sign(pepper: bytes, *parts: str) -> str:
     return hmac.new(pepper, "/".join(("upload", *parts)).encode(), sha256).hexdigest()
 
 
-def put_upload_part(context: Context, request: Request) -> Reply:
-    """Keep the raw bytes of one part; the signed address is the credential. Putting it again replaces it."""
+def check_address(context: Context, request: Request) -> None:
+    """Whether the signed address of a part is ours and still good; needs no body. Error: FORBIDDEN."""
     id, number = request.path["id"], request.path["number"]
     expires = request.query.get("expires", [""])[-1]
     signature = request.query.get("signature", [""])[-1]
@@ -63,6 +66,12 @@ def put_upload_part(context: Context, request: Request) -> Reply:
         raise Error(Code.FORBIDDEN, "the signature of this address is not right", hint="use a part_url as it was given")
     if context.clock.now_ms() > int(expires):
         raise Error(Code.FORBIDDEN, "this address has expired", hint="create a new upload")
+
+
+def put_upload_part(context: Context, request: Request) -> Reply:
+    """Keep the raw bytes of one part; the signed address is the credential. Putting it again replaces it."""
+    check_address(context, request)
+    id, number = request.path["id"], request.path["number"]
     folder = context.uploads / id
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f"{number}.{context.clock.new_id()}"
@@ -75,15 +84,38 @@ def part_file(uploads: Path, id: str, number: int) -> Path:
     return uploads / id / f"{number}.csv"
 
 
+def wanted_upload(context: Context, id: str) -> Upload:
+    """The upload that a request names. Error: INVALID."""
+    upload = context.store.find_upload(id)
+    if upload is None:
+        raise Error(Code.INVALID, f"unknown upload {id!r}", at=UPLOAD_ID, hint="create an upload first")
+    return upload
+
+
 def parts_of(context: Context, upload: Upload) -> list[Path]:
     """The files of all parts. Error: INVALID naming the parts that have not arrived."""
     paths = [part_file(context.uploads, upload.id, n) for n in range(1, upload.part_count + 1)]
     missing = [str(n) for n, path in enumerate(paths, 1) if not path.exists()]
     if missing:
+        expired = context.clock.now_ms() > upload.expires_ms
         raise Error(
             Code.INVALID,
             f"part {', '.join(missing)} of upload {upload.id} has not arrived",
-            at="/data/attributes/file_metadata/upload_id",
-            hint="PUT every part_url first",
+            at=UPLOAD_ID,
+            hint="its addresses have expired: create a new upload" if expired else "PUT every part_url first",
         )
     return paths
+
+
+def forget_upload(context: Context, upload: Upload) -> None:
+    """Remove the parts of an upload that became rows; another request with it may have been first."""
+    shutil.rmtree(context.uploads / upload.id, ignore_errors=True)
+
+
+def sweep_uploads(context: Context) -> None:
+    """Remove the parts of abandoned uploads: they are kept for as long again as their addresses are good."""
+    kept_ms = int(context.limits.upload_ttl_s * 1000)
+    for folder in (path for path in context.uploads.glob("*") if path.is_dir()):
+        upload = context.store.find_upload(folder.name)
+        if upload is None or upload.expires_ms + kept_ms < context.clock.now_ms():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from roster.ports.engine import Answer, Applied, Budget, Cancel, Engine, Events, Explanation, Progress
 from roster.ports.records import Clock, Store, Vault
-from roster.ports.sources import Jobs, Reading, Sources, Wanted
+from roster.ports.sources import Jobs, Notice, Notices, Reading, Sources, Wanted
 from roster.ports.tables import Loaded, Merge, RowPage, Staged, Tables
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "Jobs",
     "Loaded",
     "Merge",
+    "Notice",
+    "Notices",
     "Progress",
     "Reading",
     "RowPage",

@@ -1,4 +1,4 @@
-"""Owns the ports: what runs plans and keeps events: as protocols with the values they take and give. Holds no implementation."""
+"""Owns the ports of engines: what runs plans and keeps events, as protocols. Holds no implementation."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Cancel:
         self._lock = Lock()
         self._stops: list[Callable[[], None]] = []
         self.cancelled = False
+        self.why = ""
 
     def on_cancel(self, stop: Callable[[], None]) -> None:
         with self._lock:
@@ -26,8 +27,9 @@ class Cancel:
             if self.cancelled:
                 stop()
 
-    def cancel(self) -> None:
+    def cancel(self, why: str = "") -> None:
         with self._lock:
+            self.why = self.why or why
             self.cancelled = True
             for stop in self._stops:
                 stop()

@@ -65,9 +65,10 @@ class Store(Protocol):
     def remove_table(self, id: str, *, who: str, now_ms: int) -> bool: ...
 
     def swap_table(self, table: Table, sync: Sync, run: Run) -> bool:
-        """Name a table's new generation and keep its sync and run, in one step; False when the table is gone.
+        """Name a table's new generation and keep its sync and run, in one step.
 
-        Fields that others change meanwhile (description, tags, sync_enabled) stay as they are kept.
+        Fields that others change meanwhile (description, tags, sync_enabled) stay as they are kept. False, and
+        nothing changed, when the table is gone, has another origin by now, or is not at the generation before.
         """
         ...
 
@@ -77,8 +78,15 @@ class Store(Protocol):
         """Keep where the syncing of a table stands; for a table that is gone it does nothing."""
         ...
 
+    def change_sync(self, table_id: str, change: Callable[[Sync], Sync]) -> None:
+        """Change where the syncing of a table stands, from what is kept at this moment; none is kept: nothing."""
+        ...
+
     def write_run(self, run: Run) -> bool:
-        """Keep a run, new or known; gives whether somebody asked to cancel it."""
+        """Keep a run, new or known; gives whether somebody asked to cancel it, which nothing takes back.
+
+        A run of a table that is gone is not kept, and counts as one to cancel.
+        """
         ...
 
     def find_run(self, id: str) -> Run | None: ...
@@ -90,8 +98,11 @@ class Store(Protocol):
         """Runs that have not ended, oldest first."""
         ...
 
-    def ask_cancel(self, run_id: str) -> bool:
-        """Ask for the end of a run, from any process; False when there is no such run or it has ended."""
+    def ask_cancel(self, run_id: str, *, who: str = "", now_ms: int = 0) -> bool:
+        """Ask for the end of a run, from any process; False when there is no such run or it has ended.
+
+        The audit log has it when `who` is told.
+        """
         ...
 
     def forget_runs(self, table_id: str, keep: int) -> None:
@@ -99,7 +110,7 @@ class Store(Protocol):
         ...
 
     def put_secret(self, secret: Secret) -> None:
-        """Keep a secret, new or in place of the one of that name."""
+        """Keep a secret, new or in place of the one of that name, which leaves its time of creation."""
         ...
 
     def find_secret(self, name: str) -> Secret | None: ...

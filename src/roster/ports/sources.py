@@ -54,6 +54,28 @@ class Sources(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A source that came into another state, `before` empty the first time. Times are epoch milliseconds."""
+
+    source_id: str
+    source: str
+    state: str
+    before: str
+    since_ms: int
+    reason: str
+    connections: tuple[str, ...]
+    at_ms: int
+
+
+class Notices(Protocol):
+    """Tells somebody outside."""
+
+    def tell(self, notice: Notice) -> None:
+        """Returns when it was taken. Error: BUSY when it was not."""
+        ...
+
+
 class Jobs(Protocol):
     """Runs work in the background, now, later or again and again; nothing of it is kept over a restart."""
 

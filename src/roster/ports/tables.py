@@ -1,4 +1,4 @@
-"""Owns the ports: what keeps the rows of tables, as a protocol with the values it takes and gives. Holds no implementation."""
+"""Owns the port of tables: what keeps rows in generations, as a protocol. Holds no implementation."""
 
 from __future__ import annotations
 

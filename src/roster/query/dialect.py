@@ -38,7 +38,7 @@ class Dialect:
 
 
 def table_name(relation: str) -> str:
-    """The table that holds a relation: `table:<uuid>` is `table_<hex>`."""
+    """The table that holds a relation: `table:<uuid>:<n>` is `table_<hex>_<n>`."""
     return relation.replace(":", "_").replace("-", "")
 
 
@@ -67,7 +67,10 @@ _HOUR = r"([01]\d|2[0-3])"
 _INSTANT = rf"{_YEAR}-\d\d-\d\d([T ]{_HOUR}:[0-5]\d(:[0-5]\d(\.\d{{1,9}})?)?(Z|[+-]{_HOUR}:?[0-5]\d)?)?"
 
 _MACROS = {
-    "roster_trim(x)": rf"CASE WHEN regexp_matches(x, '[\t-\r]') THEN trim(x, '{BLANKS}') ELSE trim(x) END",
+    # Few texts have blanks at their ends, and trimming costs ten times as much as looking.
+    "roster_has_ends(x)": "ord(x) BETWEEN 33 AND 126 AND ord(x[-1]) BETWEEN 33 AND 126",
+    "roster_trim(x)": rf"""CASE WHEN roster_has_ends(x) THEN x
+        WHEN regexp_matches(x, '[\t-\r]') THEN trim(x, '{BLANKS}') ELSE trim(x) END""",
     # Numbers and times.
     "roster_finite(x)": "CASE WHEN isfinite(x) THEN x END",
     "roster_number_text(x)": """CASE WHEN x = trunc(x) AND abs(x) < 1e15 THEN CAST(CAST(x AS BIGINT) AS VARCHAR)

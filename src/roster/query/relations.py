@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from roster.model.connection import JOIN_SYNONYMS, Connection, find_column, parse_join_type
 from roster.model.mapping import Attribute, Mapping, attributes
-from roster.model.reference_table import Table, column_of
+from roster.model.reference_table import Table, column_of, relation_of, stored_columns
 from roster.model.schema import (
     EVENT_SCHEMA,
     KEY_ATTRIBUTE,
@@ -96,29 +96,61 @@ def normalise_key(expr: Expr, attribute: str) -> Expr:
     return Call(Fn.NULL_IF_EMPTY, (Call(Fn.LOWER, (Call(Fn.TRIM, (text,)),)) if attribute == "user_email" else text,))
 
 
-def enrich(plan: Plan, entity: Entity, connection: Connection, table: Table) -> Plan:
-    """Profiles plus every column of the connection's source, named `connection.column`, null without a match."""
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A source's rows as a connection joins them: `rows` have a join key and are ranked within it, the last first.
+
+    Columns of `rows` are `connection.column` for each column of the source, and `key`, `row`, `rank`.
+    `ours` is the profile's side of the join.
+    """
+
+    ours: Expr
+    key: Column
+    row: Column
+    rank: Column
+    rows: Window
+
+    def winners(self) -> Filter:
+        """One row a key: the one that counts."""
+        return Filter(self.rows, Compare("=", self.rank, Literal(1, Type.INTEGER)))
+
+
+def match_rows(entity: Entity, connection: Connection, table: Table) -> Matching | None:
+    """How a connection joins its table; None when the table lacks the join's column."""
     sides = join_sides(entity, connection, table)
     if sides is None:
-        return plan
+        return None
     attribute = sides.attribute
     prefix = f"{connection.id}."
     key = Column(f"{prefix}#key", Type.STRING)
     rank = Column(f"{prefix}#rank", Type.INTEGER)
     row = Column(f"{prefix}#row", Type.INTEGER)
-    stored = Read(f"table:{table.id}", (ROW, *table.columns))
+    held = {c.name: c.type for c in stored_columns(table)}
+    stored = Read(relation_of(table), (ROW, *stored_columns(table)))
     named: tuple[Named, ...] = (
-        (key.name, normalise_key(Column(sides.column.name, sides.column.type), attribute.name)),
+        (key.name, normalise_key(_declared(sides.column, held), attribute.name)),
         (row.name, Column(ROW.name, ROW.type)),
-        *((prefix + c.name, Column(c.name, c.type)) for c in table.columns),
+        *((prefix + c.name, _declared(c, held)) for c in table.columns),
     )
     keyed = Filter(Project(stored, named), Not(IsNull(key)))
     ranked = Window(keyed, rank.name, Rank.ROW_NUMBER, None, (key,), (SortKey(row, descending=True),))
-    matched = Filter(ranked, Compare("=", rank, Literal(1, Type.INTEGER)))
-    joined = Join(
-        plan, matched, "left", ((normalise_key(Column(attribute.name, attribute.type), attribute.name), key),)
-    )
-    kept = [c for c in schema_of(joined) if not c.name.startswith(f"{prefix}#")]
+    ours = normalise_key(Column(attribute.name, attribute.type), attribute.name)
+    return Matching(ours, key, row, rank, ranked)
+
+
+def _declared(column: SchemaColumn, held: Map[str, Type]) -> Expr:
+    """A stored column as the type it is declared as."""
+    stored = Column(column.name, held[column.name])
+    return stored if stored.type is column.type else Cast(stored, column.type)
+
+
+def enrich(plan: Plan, entity: Entity, connection: Connection, table: Table) -> Plan:
+    """Profiles plus every column of the connection's source, named `connection.column`, null without a match."""
+    matching = match_rows(entity, connection, table)
+    if matching is None:
+        return plan
+    joined = Join(plan, matching.winners(), "left", ((matching.ours, matching.key),))
+    kept = [c for c in schema_of(joined) if not c.name.startswith(f"{connection.id}.#")]
     return Project(joined, tuple((c.name, Column(c.name, c.type)) for c in kept))
 
 

@@ -27,6 +27,9 @@ from roster.store.records import (
     upload_of,
     version_of,
 )
+from roster.store.secrets import SecretRecords
+from roster.store.statements import find_table_row, write_audit
+from roster.store.syncs import SyncRecords, remove_syncing, with_rows_of
 from roster.store.tables import audit, keys, mapping_versions, organisation, reference_tables, uploads
 
 NEWEST_VERSION = select(func.max(mapping_versions.c.version)).where(mapping_versions.c.entity == bindparam("entity"))
@@ -36,12 +39,12 @@ ONE_MAPPING = select(mapping_versions.c.mapping).where(
 KEY_BY_HASH = select(keys).where(keys.c.hash == bindparam("hash"))
 
 
-class Database:
+class Database(SyncRecords, SecretRecords):
     """Our own records in one database; every method is one transaction and may be called from any thread."""
 
     def __init__(self, connections: Connections, organisation_id: str) -> None:
         """For `open`, which alone knows that the database is in shape."""
-        self._connections = connections
+        super().__init__(connections)
         self._organisation_id = organisation_id
         self._newest: dict[Entity, Mapping] = {}
         """The mapping of each entity read last; a version never changes, so only its number need be checked."""
@@ -76,7 +79,7 @@ class Database:
                 raise Error(Code.CONFLICT, f"the key {key.name!r} exists already", hint="make a new one")
             connection.execute(insert(keys), record_of_key(key))
             detail = {"kind": key.kind.value, "name": key.name, "hint": key.hint}
-            _audit(connection, key.created_ms, key.owner_id, "key.created", key.id, detail)
+            write_audit(connection, key.created_ms, key.owner_id, "key.created", key.id, detail)
 
     def find_key(self, hash: str) -> Key | None:
         """The key with that hash, revoked or not: the caller looks at `revoked_ms`."""
@@ -99,7 +102,7 @@ class Database:
             if row["revoked_ms"] is None:
                 connection.execute(update(keys).where(keys.c.id == id).values(revoked_ms=now_ms))
                 detail = {"kind": row["kind"], "name": row["name"], "hint": row["hint"]}
-                _audit(connection, now_ms, who, "key.revoked", id, detail)
+                write_audit(connection, now_ms, who, "key.revoked", id, detail)
             return True
 
     # mappings
@@ -136,7 +139,7 @@ class Database:
             version = Version(new.version, now_ms, who, why, request, diff_versions(old, new), new)
             connection.execute(insert(mapping_versions), record_of_version(entity, version))
             detail = {"version": new.version, "why": why}
-            _audit(connection, now_ms, who, "mapping.changed", entity.value, detail)
+            write_audit(connection, now_ms, who, "mapping.changed", entity.value, detail)
         return new
 
     def list_versions(self, entity: Entity) -> list[Version]:
@@ -174,15 +177,15 @@ class Database:
         """Error: CONFLICT when the name, or the id, is taken."""
         with self._connections.write() as connection:
             _refuse_taken_name(connection, table)
-            if _find_table(connection, table.id) is not None:
+            if find_table_row(connection, table.id) is not None:
                 raise Error(Code.CONFLICT, f"a reference table with the id {table.id!r} exists")
             record = record_of_table(table)
             connection.execute(insert(reference_tables), record)
-            _audit(connection, table.created_ms, who, "table.added", table.id, record)
+            write_audit(connection, table.created_ms, who, "table.added", table.id, record)
 
     def find_table(self, id: str) -> Table | None:
         with self._connections.read() as connection:
-            return _find_table(connection, id)
+            return find_table_row(connection, id)
 
     def list_tables(self) -> list[Table]:
         """Oldest first."""
@@ -192,27 +195,33 @@ class Database:
         return [table_of(row) for row in rows]
 
     def update_table(self, table: Table, *, who: str) -> None:
-        """Replace the definition of that id. Errors: NOT_FOUND, CONFLICT when its new name is taken."""
+        """Replace the definition of that id. Errors: NOT_FOUND, CONFLICT when its new name is taken.
+
+        When a newer generation was named since `table` was read, what describes its rows stays as it is kept.
+        """
         with self._connections.write() as connection:
-            old = _find_table(connection, table.id)
+            old = find_table_row(connection, table.id)
             if old is None:
                 raise Error(Code.NOT_FOUND, f"there is no reference table {table.id!r}")
+            if table.generation < old.generation:
+                table = with_rows_of(table, old)
             if old == table:
                 return
             _refuse_taken_name(connection, table)
             record = record_of_table(table)
             connection.execute(update(reference_tables).where(reference_tables.c.id == table.id), record)
             changes = {d.at: [d.before, d.after] for d in diff(record_of_table(old), record)}
-            _audit(connection, table.updated_ms, who, "table.updated", table.id, changes)
+            write_audit(connection, table.updated_ms, who, "table.updated", table.id, changes)
 
     def remove_table(self, id: str, *, who: str, now_ms: int) -> bool:
-        """Whether there was such a table."""
+        """Whether there was such a table; its sync and its runs go with it."""
         with self._connections.write() as connection:
-            old = _find_table(connection, id)
+            old = find_table_row(connection, id)
             if old is None:
                 return False
             connection.execute(delete(reference_tables).where(reference_tables.c.id == id))
-            _audit(connection, now_ms, who, "table.removed", id, record_of_table(old))
+            remove_syncing(connection, id)
+            write_audit(connection, now_ms, who, "table.removed", id, record_of_table(old))
             return True
 
     # audit
@@ -238,18 +247,8 @@ def _find_or_make_organisation(connections: Connections, id_if_new: str, now_ms:
         return id_if_new
 
 
-def _find_table(connection: Connection, id: str) -> Table | None:
-    row = connection.execute(select(reference_tables).where(reference_tables.c.id == id)).mappings().first()
-    return None if row is None else table_of(row)
-
-
 def _refuse_taken_name(connection: Connection, table: Table) -> None:
     same = select(reference_tables.c.id).where(reference_tables.c.name == table.name, reference_tables.c.id != table.id)
     if connection.execute(same).first() is not None:
         message = f"a reference table named {table.name!r} exists"
         raise Error(Code.CONFLICT, message, at="/data/attributes/table_name", hint="choose another name")
-
-
-def _audit(connection: Connection, at_ms: int, who: str, action: str, target: str, detail: dict[str, Any]) -> None:
-    row = {"at_ms": at_ms, "who": who, "action": action, "target": target, "detail": detail}
-    connection.execute(insert(audit), row)

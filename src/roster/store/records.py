@@ -11,7 +11,22 @@ from roster.base.values import Difference
 from roster.model.access import Key, KeyKind
 from roster.model.mapping import Version, from_json, to_json
 from roster.model.reference_table import Table, Upload
-from roster.model.schema import Column, Entity, Type
+from roster.model.schema import Column, Entity, Schema, Type
+from roster.model.source import Origin
+from roster.model.sync import (
+    Coverage,
+    Drift,
+    DriftKind,
+    Failure,
+    Fetched,
+    Phase,
+    Run,
+    Secret,
+    State,
+    Step,
+    Sync,
+    Trigger,
+)
 
 Record = dict[str, Any]
 
@@ -62,13 +77,37 @@ def version_of(row: RowMapping) -> Version:
 
 
 def record_of_table(table: Table) -> Record:
-    columns = [{"name": c.name, "type": c.type.value} for c in table.columns]
-    return {**asdict(table), "columns": columns, "tags": list(table.tags)}
+    """A table as plain JSON by column; the options of its origin as an object."""
+    origin = table.origin
+    return {
+        **asdict(table),
+        "columns": _columns_to_json(table.columns),
+        "tags": list(table.tags),
+        "held": [[name, type.value] for name, type in table.held],
+        "origin": None if origin is None else {"kind": origin.kind, "options": dict(origin.options)},
+    }
 
 
 def table_of(row: RowMapping) -> Table:
-    columns = tuple(Column(c["name"], Type(c["type"])) for c in row["columns"])
-    return Table(**{**row, "columns": columns, "tags": tuple(row["tags"])})
+    """The table that `record_of_table` wrote."""
+    origin = row["origin"]
+    return Table(
+        **{
+            **row,
+            "columns": _columns_from_json(row["columns"]),
+            "tags": tuple(row["tags"]),
+            "held": tuple((name, Type(type)) for name, type in row["held"]),
+            "origin": None if origin is None else Origin(origin["kind"], tuple(sorted(origin["options"].items()))),
+        }
+    )
+
+
+def _columns_to_json(columns: Schema) -> list[Record]:
+    return [{"name": c.name, "type": c.type.value} for c in columns]
+
+
+def _columns_from_json(columns: list[Record]) -> Schema:
+    return tuple(Column(c["name"], Type(c["type"])) for c in columns)
 
 
 def record_of_upload(upload: Upload) -> Record:
@@ -77,3 +116,56 @@ def record_of_upload(upload: Upload) -> Record:
 
 def upload_of(row: RowMapping) -> Upload:
     return Upload(**{**row, "headers": tuple(row["headers"])})
+
+
+def record_of_sync(sync: Sync) -> Record:
+    return {**asdict(sync), "state": sync.state.value, "offered": _columns_to_json(sync.offered)}
+
+
+def sync_of(row: RowMapping) -> Sync:
+    """The sync that `record_of_sync` wrote."""
+    return Sync(
+        **{
+            **row,
+            "state": State(row["state"]),
+            "drifts": tuple(_drift_from_json(d) for d in row["drifts"]),
+            "offered": _columns_from_json(row["offered"]),
+            "coverage": _coverage_from_json(row["coverage"]),
+        }
+    )
+
+
+def _drift_from_json(plain: Record) -> Drift:
+    return Drift(**{**plain, "kind": DriftKind(plain["kind"]), "fields": tuple(plain["fields"])})
+
+
+def _coverage_from_json(plain: list[Record]) -> tuple[Coverage, ...]:
+    return tuple(Coverage(**c) for c in plain)
+
+
+def record_of_run(run: Run) -> Record:
+    return {**asdict(run), "trigger": run.trigger.value, "phase": run.phase.value, "step": run.step.value}
+
+
+def run_of(row: RowMapping) -> Run:
+    """The run that `record_of_run` wrote."""
+    fetched, failure = row["fetched"], row["failure"]
+    return Run(
+        **{
+            **row,
+            "trigger": Trigger(row["trigger"]),
+            "phase": Phase(row["phase"]),
+            "step": Step(row["step"]),
+            "fetched": None if fetched is None else Fetched(**{**fetched, "names": tuple(fetched["names"])}),
+            "coverage": _coverage_from_json(row["coverage"]),
+            "failure": None if failure is None else Failure(**failure),
+        }
+    )
+
+
+def record_of_secret(secret: Secret) -> Record:
+    return {**asdict(secret), "members": list(secret.members)}
+
+
+def secret_of(row: RowMapping) -> Secret:
+    return Secret(**{**row, "members": tuple(row["members"])})

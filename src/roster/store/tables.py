@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, Integer, MetaData, String, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration: what a database must be at for this code."""
 
 metadata = MetaData(
@@ -66,6 +66,72 @@ reference_tables = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
     Column("status", String, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("held", JSON, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("origin", JSON(none_as_null=True)),
+    Column("sync_enabled", Boolean, nullable=False),
+    Column("access_details", String, nullable=False),
+)
+
+syncs = Table(
+    "syncs",
+    metadata,
+    Column("table_id", String, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("fingerprint", String, nullable=False),
+    Column("cursor", String, nullable=False),
+    Column("full_ms", BigInteger),
+    Column("tried_ms", BigInteger),
+    Column("synced_ms", BigInteger),
+    Column("next_ms", BigInteger),
+    Column("failures", Integer, nullable=False),
+    Column("run_id", String, nullable=False),
+    Column("drifts", JSON, nullable=False),
+    Column("offered", JSON, nullable=False),
+    Column("coverage", JSON, nullable=False),
+    Column("told", String, nullable=False),
+)
+
+sync_runs = Table(
+    "sync_runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("table_id", String, nullable=False),
+    Column("trigger", String, nullable=False),
+    Column("phase", String, nullable=False),
+    Column("step", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("queued_ms", BigInteger, nullable=False),
+    Column("started_ms", BigInteger),
+    Column("ended_ms", BigInteger),
+    Column("rows", BigInteger, nullable=False),
+    Column("rows_total", BigInteger),
+    Column("bytes", BigInteger, nullable=False),
+    Column("bytes_total", BigInteger),
+    Column("stored", BigInteger, nullable=False),
+    Column("duplicate", BigInteger, nullable=False),
+    Column("keyless", BigInteger, nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("forced", Boolean, nullable=False),
+    Column("cancel_asked", Boolean, nullable=False),
+    Column("fetched", JSON(none_as_null=True)),
+    Column("coverage", JSON, nullable=False),
+    Column("failure", JSON(none_as_null=True)),
+    Index("ix_sync_runs_table_id", "table_id", "queued_ms"),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("sealed", String, nullable=False),
+    Column("members", JSON, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Column("updated_by", String, nullable=False),
 )
 
 uploads = Table(

@@ -78,8 +78,8 @@ export function serverEvent(name, applicationId, { id, ...user }, { id: accountI
   };
 }
 
-export function createUpload(tableName, headers, partSize) {
-  return { data: { type: "upload", attributes: { tableName, headers, partCount: 1, partSize } } };
+export function createUpload(tableName, headers, partCount, partSize) {
+  return { data: { type: "upload", attributes: { tableName, headers, partCount, partSize } } };
 }
 
 export function createTable(tableName, columns, uploadId) {
@@ -105,4 +105,47 @@ export function deleteRow(id) {
 
 export function batchRows(tableId, rowIds) {
   return { data: { type: "reference-tables-batch-rows-query", attributes: { tableId, rowIds } } };
+}
+
+// The details of all three providers, which may come at once whatever the source is.
+export const ACCESS_DETAILS = {
+  awsDetail: {
+    awsAccountId: "123456789000",
+    awsBucketName: "example-data-bucket",
+    filePath: "reference-tables/users.csv",
+  },
+  gcpDetail: {
+    filePath: "reference-tables/users.csv",
+    gcpBucketName: "example-data-bucket",
+    gcpProjectId: "example-gcp-project-12345",
+    gcpServiceAccountEmail: "example-service@example-gcp-project-12345.iam.gserviceaccount.com",
+  },
+  azureDetail: {
+    azureClientId: "aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb",
+    azureContainerName: "reference-data",
+    azureStorageAccountName: "examplestorageaccount",
+    azureTenantId: "cccccccc-4444-5555-6666-dddddddddddd",
+    filePath: "tables/users.csv",
+  },
+};
+
+function createTwoColumns(tableName, source, more) {
+  const fields = [
+    { name: "id", type: "INT32" },
+    { name: "name", type: "STRING" },
+  ];
+  const attributes = { tableName, source, schema: { fields, primaryKeys: ["id"] }, ...more };
+  return { data: { type: "reference_table", attributes } };
+}
+
+export function createCloudTable(tableName, source) {
+  return createTwoColumns(tableName, source, { fileMetadata: { accessDetails: ACCESS_DETAILS, syncEnabled: true } });
+}
+
+export function createWithoutUpload(tableName) {
+  return createTwoColumns(tableName, "LOCAL_FILE", {});
+}
+
+export function patchTable(attributes) {
+  return { data: { type: "reference_table", attributes } };
 }

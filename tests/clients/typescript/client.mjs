@@ -76,10 +76,15 @@ export async function call(what, promise) {
 }
 
 export async function refused(what, promise) {
+  return (await refusal(what, promise))[0];
+}
+
+// Status and body of an error. The package hands a body over as text when it is not the documented list of texts.
+export async function refusal(what, promise) {
   try {
     await promise;
   } catch (error) {
-    return error.code;
+    return [error.code, typeof error.body === "string" ? error.body : JSON.stringify(error.body)];
   }
   throw new Failure(`${what}: was accepted, an error was expected`);
 }

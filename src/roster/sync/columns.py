@@ -1,0 +1,108 @@
+"""Owns how the columns a source has now meet those it had and those that fields use; reads no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roster.base.errors import Code, Error
+from roster.model.connection import Connection, Field, find_column, find_join_column, hint_columns
+from roster.model.held import key_named, owner_of
+from roster.model.mapping import Mapping
+from roster.model.reference_table import Table, normalise_name, number_duplicates
+from roster.model.schema import Column, Entity, Schema
+
+Readers = Sequence[tuple[Mapping, Connection]]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One field over a column of the source."""
+
+    entity: Entity
+    connection: Connection
+    field: Field
+    column: str
+
+    def name(self) -> str:
+        """As drift reports name it: `users/crm/tier`."""
+        return f"{owner_of(self.entity, self.connection)}/{self.field.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a sync does about columns: those of the next generation, those missing, those new and unused."""
+
+    next: Schema
+    primary_key: str
+    missing: tuple[str, ...]
+    offered: Schema
+
+
+def uses_of(readers: Readers, columns: Schema) -> tuple[Use, ...]:
+    """Every field over one of these columns."""
+    found = []
+    for mapping, connection in readers:
+        for field in connection.fields:
+            column = find_column(field.source_name, columns)
+            if column is not None:
+                found.append(Use(mapping.entity, connection, field, column))
+    return tuple(found)
+
+
+def column_names(headers: Sequence[str]) -> list[str]:
+    """Headers as column names: normalised like those of reference tables, as written where that is impossible."""
+    return number_duplicates([_normal(header) for header in headers])
+
+
+def _normal(header: str) -> str:
+    try:
+        return normalise_name(header)
+    except Error:
+        return header
+
+
+def settle_columns(table: Table, readers: Readers, found: Schema, offered: Schema) -> Columns:
+    """The columns of the next generation, from those `found` in the source now.
+
+    A declared table keeps its columns; another takes those of the source. Columns that fields use and the
+    source no longer has stay, with their last good values. `offered`: columns offered before and not used.
+    Error: INVALID when the key of the rows, or of a join, is no column.
+    """
+    names = column_names([c.name for c in found])
+    present = tuple(Column(name, c.type) for name, c in zip(names, found, strict=True))
+    primary_key = _find_key(table, readers, present)
+    if table.owner:
+        used = {use.column for use in uses_of(readers, table.columns)}
+        missing = tuple(c for c in table.columns if c.name in used and c.name not in names)
+        following = (*present, *missing)
+    else:
+        following = table.columns
+        missing = tuple(c for c in table.columns if c.name not in names)
+    _check_joins(table, readers, present)
+    used = {use.column for use in uses_of(readers, following)}
+    known = {c.name for c in table.columns} - {c.name for c in offered}
+    new = tuple(c for c in present if table.columns and c.name not in known | used)
+    return Columns(following, primary_key, tuple(c.name for c in missing), new)
+
+
+def _find_key(table: Table, readers: Readers, present: Schema) -> str:
+    named = key_named(table, readers[0][1] if readers else None)
+    key = find_column(named, present) if named else None
+    if key is not None:
+        return key
+    if named and (table.primary_key or (table.origin and table.origin.get("key"))):
+        message = f"the source has no column {named!r}, which is the key of its rows"
+        raise Error(Code.INVALID, message, hint=hint_columns(named, present))
+    message = "the source does not say which of its columns is the key of its rows"
+    raise Error(Code.INVALID, message, hint=f"name it as `key` in the metadata; {hint_columns(named, present)}")
+
+
+def _check_joins(table: Table, readers: Readers, present: Schema) -> None:
+    """A join column that vanished must not be taken for an attribute's name: that would be another join."""
+    for mapping, connection in readers:
+        before = find_column(connection.join_attribute, table.columns)
+        if before is not None and find_column(before, present) is None:
+            message = f"the source has no column {before!r}, which connection {connection.id!r} joins on"
+            raise Error(Code.INVALID, message, hint=hint_columns(before, present))
+        find_join_column(mapping.entity, connection.join_attribute, present)

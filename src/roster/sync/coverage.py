@@ -1,0 +1,185 @@
+"""Owns what a sync counts: plans that say how a source's rows, cells and profiles meet, and what they answer.
+
+Everything is counted by plans over one snapshot, so that the lines of a Coverage add up by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roster.model.connection import Connection, Field
+from roster.model.held import owner_of
+from roster.model.reference_table import Table, column_of, relation_of, stored_columns
+from roster.model.schema import Entity, Type
+from roster.model.sync import Coverage
+from roster.ports import Answer, Loaded
+from roster.query.expr import Cast, Column, Compare, Expr, IsNull, Not
+from roster.query.plan import Agg, Aggregate, Filter, Join, Limit, Measure, Named, Plan, Project, Read
+from roster.query.relations import ROW, Matching, find_source_column, match_rows, read_profiles
+
+OVERLAP_MIN = 0.5
+"""Share of agreeing values from which a new column is proposed as the new name of a dropped one."""
+CANDIDATES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The cells of one field among the rows a sync stored: those with a value, those that its type takes."""
+
+    field_id: str
+    column: str
+    filled: int
+    accepted: int
+
+    def misfits(self) -> float:
+        """Share of the filled cells that are no value of the field, 0..1."""
+        return (self.filled - self.accepted) / self.filled if self.filled else 0.0
+
+
+def stored_value(table: Table, name: str) -> Column:
+    """A column as it is stored: what the source said."""
+    held = {c.name: c.type for c in stored_columns(table)}
+    return Column(name, held[name])
+
+
+def field_value(table: Table, field: Field) -> tuple[Column, Expr] | None:
+    """A field's cell as stored, and as its readers see it; None when the table lacks its column."""
+    column = find_source_column(table, field.source_name)
+    if column is None:
+        return None
+    stored = stored_value(table, column.name)
+    declared: Expr = stored if stored.type is column.type else Cast(stored, column.type)
+    fits = column.type is field.type or (column.type is Type.INTEGER and field.type is Type.NUMBER)
+    return stored, declared if fits else Cast(declared, field.type)
+
+
+def count_cells(connection: Connection, table: Table, fresh: str) -> Plan:
+    """One row: the number of rows of the relation `fresh`, then for each field filled and accepted cells."""
+    measures = [Measure("rows", Agg.COUNT)]
+    for i, field in enumerate(connection.fields):
+        found = field_value(table, field)
+        if found is not None:
+            measures += [Measure(f"filled{i}", Agg.COUNT, found[0]), Measure(f"accepted{i}", Agg.COUNT, found[1])]
+    return Aggregate(Read(fresh, (ROW, *stored_columns(table))), (), tuple(measures))
+
+
+def read_cells(connection: Connection, table: Table, answer: Answer) -> tuple[int, list[Cells]]:
+    """What `count_cells` answered: rows, and the cells of each field whose column is there."""
+    rows, *numbers = answer.rows[0]
+    cells = []
+    for field in connection.fields:
+        column = find_source_column(table, field.source_name)
+        if column is not None:
+            filled, accepted, *numbers = numbers
+            cells.append(Cells(field.id, column.name, filled, accepted))
+    return rows, cells
+
+
+def count_matches(entity: Entity, connection: Connection, table: Table, fresh: str) -> list[Plan]:
+    """Five counts: fresh rows with a join key, those that count, those of them that match; profiles, matched ones."""
+    matching = match_rows(entity, connection, table)
+    if matching is None:
+        return []
+    profiles = read_profiles(entity)
+    keys = Project(profiles, (("#ours", matching.ours),))
+    ours = Column("#ours", Type.STRING)
+    keyed = _fresh(matching, matching.rows, table, fresh)
+    counting = _fresh(matching, matching.winners(), table, fresh)
+    plans: list[Plan] = [
+        keyed,
+        counting,
+        Join(counting, keys, "semi", ((matching.key, ours),)),
+        profiles,
+        Join(keys, matching.winners(), "semi", ((ours, matching.key),)),
+    ]
+    return [Aggregate(plan, (), (Measure("rows", Agg.COUNT),)) for plan in plans]
+
+
+def _fresh(matching: Matching, rows: Plan, table: Table, fresh: str) -> Plan:
+    """Only the rows that this sync stored."""
+    if fresh == relation_of(table):
+        return rows
+    row = Column(ROW.name, ROW.type)
+    return Join(rows, Read(fresh, (ROW,)), "semi", ((matching.row, row),))
+
+
+def read_coverage(
+    entity: Entity, connection: Connection, table: Table, loaded: Loaded, answers: Sequence[Answer]
+) -> Coverage:
+    """A connection's line of counters, from the answers to `count_cells` and `count_matches` in this order."""
+    rows, cells = read_cells(connection, table, answers[0])
+    keyed, counting, matched, profiles, profiles_matched = (
+        [a.rows[0][0] for a in answers[1:]] if len(answers) > 1 else [0, 0, 0, 0, 0]
+    )
+    accepted, filled = sum(c.accepted for c in cells), sum(c.filled for c in cells)
+    return Coverage(
+        entity=str(entity),
+        connection_id=connection.id,
+        rows=loaded.rows + loaded.duplicates + loaded.keyless,
+        matched=matched,
+        unmatched=counting - matched + rows - keyed + loaded.keyless,
+        duplicate=loaded.duplicates + keyed - counting,
+        cells=rows * len(cells),
+        accepted=accepted,
+        null=rows * len(cells) - filled,
+        quarantined=filled - accepted,
+        profiles=profiles,
+        profiles_matched=profiles_matched,
+        profiles_unmatched=profiles - profiles_matched,
+    )
+
+
+def quarantined(connection: Connection, table: Table, field_id: str, limit: int) -> Plan | None:
+    """Row key and text of the cells of a field that are no value of its type; None when it has no column."""
+    field = next((f for f in connection.fields if f.id == field_id), None)
+    found = field_value(table, field) if field else None
+    key = column_of(table, table.primary_key)
+    if found is None or key is None:
+        return None
+    stored, value = found
+    bad = Filter(Filter(Read(relation_of(table), (ROW, *stored_columns(table))), Not(IsNull(stored))), IsNull(value))
+    shown: tuple[Named, ...] = (
+        ("row_key", Cast(stored_value(table, key.name), Type.STRING)),
+        ("value", Cast(stored, Type.STRING)),
+    )
+    return Limit(Project(bad, shown), limit)
+
+
+def agreeing(before: Table, after: Table, dropped: str, candidates: Sequence[str]) -> list[Plan]:
+    """Counts of the rows of one key in both generations: with a value in `dropped`, then for each candidate
+    those whose values are equal as text."""
+    left = _side(before, "old", (before.primary_key, dropped))
+    right = _side(after, "new", (after.primary_key, *candidates))
+    key = (Column(f"old.{before.primary_key}", Type.STRING), Column(f"new.{after.primary_key}", Type.STRING))
+    value = Column(f"old.{dropped}", Type.STRING)
+    both = Filter(Join(left, right, "inner", (key,)), Not(IsNull(value)))
+    plans: list[Plan] = [both]
+    plans += [Filter(both, Compare("=", value, Column(f"new.{c}", Type.STRING))) for c in candidates]
+    return [Aggregate(plan, (), (Measure("rows", Agg.COUNT),)) for plan in plans]
+
+
+def _side(table: Table, prefix: str, names: Sequence[str]) -> Plan:
+    stored = Read(relation_of(table), (ROW, *stored_columns(table)))
+    wanted = dict.fromkeys(names)
+    return Project(stored, tuple((f"{prefix}.{n}", Cast(stored_value(table, n), Type.STRING)) for n in wanted))
+
+
+def best_match(candidates: Sequence[str], answers: Sequence[Answer]) -> tuple[str, float]:
+    """The candidate that agrees most and its share; an empty name when none agrees often enough."""
+    filled, *equal = (a.rows[0][0] for a in answers)
+    if not filled or not equal:
+        return "", 0.0
+    count, name = max(zip(equal, candidates, strict=True), key=lambda pair: pair[0])
+    share = count / filled
+    return (name, share) if share >= OVERLAP_MIN else ("", 0.0)
+
+
+def counted_for(coverage: Coverage, entity: Entity, connection: Connection) -> bool:
+    """Whether a line of counters is that of a connection."""
+    return f"{coverage.entity}/{coverage.connection_id}" == owner_of(entity, connection)
+
+
+def no_value(field: Field, text: str) -> str:
+    """Why a cell is quarantined, for people."""
+    return f"{text!r} is no {field.type.value}"

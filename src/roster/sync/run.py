@@ -1,0 +1,250 @@
+"""Owns one run of a sync: a literal list of steps over the ports; schedules nothing and knows no door.
+
+A run never changes what readers see until its last step, and that is one transaction. Interrupted at any
+point it goes on at its step, or begins that step anew: reading leaves files in the run's folder, staging
+fills a generation nobody reads yet, swapping names it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from roster.base.errors import Code, Error
+from roster.model.cloud_table import members_of
+from roster.model.held import sources_of, tables_of
+from roster.model.reference_table import Table
+from roster.model.schema import Entity
+from roster.model.source import full_every_s
+from roster.model.sync import ENDED, Failure, Fetched, Phase, Run, Step, Sync
+from roster.ports import Cancel, Reading, Wanted
+from roster.query.relations import profiles
+from roster.sync.staging import check, stage
+from roster.sync.state import interval_s, settle
+from roster.sync.work import Ports, Work, present
+
+log = structlog.get_logger("roster.sync")
+
+
+STOPPING = "stopping"
+"""Why a run is interrupted that goes on at the next start."""
+
+Action = Callable[[Ports, Work], Work]
+
+
+def run_sync(ports: Ports, run: Run, cancel: Cancel) -> Run:
+    """Do what is left of a run; gives it ended, or as it was when the server stops (`cancel.why` is STOPPING).
+
+    Errors of the source end the run, not the caller.
+    """
+    folder = ports.folder / run.id
+    try:
+        ended = _take_steps(ports, _begin(ports, run, cancel), folder)
+    except Error as error:
+        ended = _fail(ports, run, cancel, error)
+    except Exception:
+        log.exception("sync failed", run=run.id)
+        ended = _fail(ports, run, cancel, Error(Code.INTERNAL, "internal error", hint="the log has the trace"))
+    if ended.phase in ENDED:
+        shutil.rmtree(folder, ignore_errors=True)
+    return ended
+
+
+def _take_steps(ports: Ports, work: Work, folder: Path) -> Run:
+    left = _left(work.run, folder)
+    for step, action in STEPS:
+        if step in left:
+            work = _note(ports, replace(work, run=replace(work.run, step=step)))
+            work = action(ports, work)
+            if work.run.phase in ENDED:
+                break
+    return work.run
+
+
+def _left(run: Run, folder: Path) -> tuple[Step, ...]:
+    """The steps still to do: files that were read whole need not be read again."""
+    order = tuple(step for step, _ in STEPS)
+    kept = run.fetched is not None and all((folder / name).is_file() for name in run.fetched.names)
+    return order[order.index(Step.STAGE) :] if kept else order
+
+
+def _begin(ports: Ports, run: Run, cancel: Cancel) -> Work:
+    table = ports.store.find_table(run.table_id)
+    sync = ports.store.read_sync(run.table_id)
+    if table is None or sync is None or table.origin is None:
+        raise Error(Code.NOT_FOUND, "the source was removed meanwhile")
+    mappings = tuple(ports.store.read_mapping(entity) for entity in Entity)
+    started_ms = run.started_ms or ports.clock.now_ms()
+    begun = replace(run, phase=Phase.RUNNING, started_ms=started_ms, failure=None)
+    return Work(begun, table, sync, mappings, tuple(ports.store.list_tables()), cancel)
+
+
+def _note(ports: Ports, work: Work) -> Work:
+    """Keep how far the run is. Error: TIMEOUT when somebody asked to cancel it."""
+    if ports.store.write_run(work.run):
+        work.cancel.cancel()
+    if work.cancel.cancelled:
+        raise _Cancelled(Code.TIMEOUT, "the sync was cancelled")
+    return work
+
+
+class _Cancelled(Error):
+    """Told apart from a failure: a cancelled run is not tried again."""
+
+
+def _fail(ports: Ports, run: Run, cancel: Cancel, error: Error) -> Run:
+    kept = ports.store.find_run(run.id) or run
+    if cancel.why == STOPPING:
+        return kept
+    cancelled = isinstance(error, _Cancelled) or cancel.cancelled
+    failure = Failure(error.code.value, error.message, error.hint, error.at)
+    phase = Phase.CANCELLED if cancelled else Phase.FAILED
+    ended = replace(kept, phase=phase, ended_ms=ports.clock.now_ms(), failure=failure, fetched=None)
+    ports.store.write_run(ended)
+    table = ports.store.find_table(run.table_id)
+    if table is not None:
+        ports.store.change_sync(table.id, lambda sync: conclude(ports, table, sync, ended))
+    return ended
+
+
+def _read(ports: Ports, work: Work) -> Work:
+    """Bring the rows of the source into the run's folder; an unchanged source ends the run here."""
+    folder = ports.folder / work.run.id
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    origin = work.table.origin
+    assert origin is not None
+    full = work.run.forced or work.sync.synced_ms is None or _full_is_due(ports, work)
+    wanted = Wanted(
+        origin,
+        _credentials(ports, work.table),
+        folder,
+        "" if work.run.forced else work.sync.fingerprint,
+        "" if full or work.sync.drifts else work.sync.cursor,  # paused fields need all rows once they are back
+        full,
+    )
+    fetched = _fetch(ports, work, wanted)
+    if fetched is not None and fetched.changes_only and _lost_rows(work.table, fetched):
+        log.info("rows vanished from the source, reading all of it", source=work.table.name)
+        fetched = _fetch(ports, work, replace(wanted, cursor="", fingerprint="", full=True))
+    if fetched is None:
+        return _unchanged(ports, work)
+    rows = fetched.rows if fetched.rows is not None else work.run.rows
+    return replace(work, run=replace(work.run, fetched=fetched, rows=rows, bytes=fetched.bytes))
+
+
+def _full_is_due(ports: Ports, work: Work) -> bool:
+    origin, last_ms = work.table.origin, work.sync.full_ms
+    every = full_every_s(origin) if origin and origin.get("cursor") else None
+    return every is not None and (last_ms is None or ports.clock.now_ms() >= last_ms + every * 1000)
+
+
+def _lost_rows(table: Table, fetched: Fetched) -> bool:
+    """Whether the source holds so few rows that some of ours must be gone there."""
+    return fetched.total is not None and fetched.total < table.row_count
+
+
+def _credentials(ports: Ports, table: Table) -> dict[str, str]:
+    """The members of the source's secret. Error: NOT_FOUND when a named one is missing."""
+    name = table.origin.get("secret") if table.origin else ""
+    if not name:
+        return {}
+    secret = ports.store.find_secret(name)
+    if secret is not None:
+        return members_of(table) | ports.vault.open(name, secret.sealed)
+    if not table.owner:
+        # a cloud table cannot name a secret: without one by its account's name it is read as anybody
+        return members_of(table)
+    hint = f"`roster secret set {name}`, or PUT /api/roster/secrets/{name}"
+    raise Error(Code.NOT_FOUND, f"there is no secret {name!r}", hint=hint)
+
+
+def _fetch(ports: Ports, work: Work, wanted: Wanted) -> Fetched | None:
+    def report(reading: Reading) -> None:
+        noted = replace(
+            work.run,
+            rows=reading.rows,
+            bytes=reading.bytes,
+            rows_total=reading.rows_total,
+            bytes_total=reading.bytes_total,
+        )
+        if ports.store.write_run(noted):
+            work.cancel.cancel()
+
+    return ports.sources.fetch(wanted, report, work.cancel)
+
+
+def _unchanged(ports: Ports, work: Work) -> Work:
+    now_ms = ports.clock.now_ms()
+    run = replace(work.run, phase=Phase.UNCHANGED, ended_ms=now_ms)
+    ports.store.write_run(run)
+    ports.store.change_sync(work.table.id, lambda sync: conclude(ports, work.table, sync, run))
+    return replace(work, run=run)
+
+
+def _swap(ports: Ports, work: Work) -> Work:
+    """Build the ready-made joins aside, name the new generation in one step, then let the old joins go."""
+    now_ms, fetched, table = ports.clock.now_ms(), work.fetched(), present(work.next)
+    _materialise(ports, work, both=True)
+    _note(ports, work)
+    run = replace(work.run, phase=Phase.DONE, ended_ms=now_ms, fetched=None)
+    sync = replace(
+        ports.store.read_sync(table.id) or work.sync,  # it may have become stale meanwhile
+        fingerprint=fetched.fingerprint,
+        cursor=fetched.cursor,
+        full_ms=work.sync.full_ms if fetched.changes_only else now_ms,
+        drifts=work.drifts,
+        offered=present(work.columns).offered,
+        coverage=run.coverage,
+    )
+    sync = conclude(ports, table, sync, run)
+    if not ports.store.swap_table(replace(table, updated_ms=now_ms), sync, run):
+        raise Error(Code.NOT_FOUND, "the source was removed or changed meanwhile")
+    _materialise(ports, work, both=False)
+    return replace(work, run=run, sync=sync)
+
+
+def conclude(ports: Ports, table: Table, sync: Sync, run: Run) -> Sync:
+    """What is known of a source after a run of it has ended. A cancelled one says nothing of the source."""
+    now_ms = ports.clock.now_ms()
+    if run.phase is Phase.CANCELLED:
+        return replace(sync, tried_ms=now_ms)
+    good = run.phase in (Phase.DONE, Phase.UNCHANGED)
+    failed = run.phase is Phase.FAILED
+    known = replace(
+        sync,
+        run_id=run.id,
+        tried_ms=now_ms,
+        synced_ms=now_ms if good else sync.synced_ms,
+        failures=0 if good else sync.failures + failed,
+    )
+    return settle_now(ports, table, known, run.failure if failed else None)
+
+
+def settle_now(ports: Ports, table: Table, sync: Sync, failure: Failure | None) -> Sync:
+    """The sync in its state of this moment."""
+    rules = ports.rules
+    every = interval_s(table, rules.every_s if table.owner else rules.cloud_every_s)
+    return settle(sync, every, rules.stale_after, ports.clock.now_ms(), failure)
+
+
+def _materialise(ports: Ports, work: Work, *, both: bool) -> None:
+    """Keep the joins with the next generation ready; `both`: beside those with the present one."""
+    following = [present(work.next) if t.id == work.table.id else t for t in work.tables]
+    for mapping in work.mappings:
+        if work.table.id not in {t.id for t in tables_of(mapping, work.tables).values()}:
+            continue
+        worlds: Sequence[Sequence[Table]] = (work.tables, following) if both else (following,)
+        ports.engine.materialise(mapping.entity, [profiles(mapping, sources_of(mapping, w)).input for w in worlds])
+
+
+STEPS: tuple[tuple[Step, Action], ...] = (
+    (Step.READ, _read),
+    (Step.STAGE, stage),
+    (Step.CHECK, check),
+    (Step.SWAP, _swap),
+)
