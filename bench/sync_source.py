@@ -89,15 +89,13 @@ def write_file(size: Size, path: Path, generation: int, changed: int = 0) -> Non
 def write_database(size: Size, path: Path) -> None:
     """The rows as table `people` of an SQLite database; `changed` grows with the last change of a row."""
     texts = ", ".join(f"{name}::VARCHAR AS {name}" for name in ("joined", "renewal"))
-    rows = duckdb.sql(
-        f"SELECT * REPLACE ({texts}, discount::DOUBLE AS discount), contact AS changed FROM ({source_sql(size, 1)})"
-    )
-    columns = ", ".join(f"{name} {DECLARED.get(name, '')}" for name in rows.columns)
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(f"CREATE TABLE people ({columns})")
-        marks = ", ".join("?" * len(rows.columns))
+    plain = f"SELECT * REPLACE ({texts}, discount::DOUBLE AS discount) FROM ({source_sql(size, 1)})"
+    columns = [f"{name} {DECLARED.get(name, '')}" for name in COLUMNS]
+    with closing(sqlite3.connect(path)) as database, database, duckdb.connect() as rows:
+        database.execute(f"CREATE TABLE people ({', '.join(columns)}, changed)")
+        rows.execute(f"SELECT *, contact AS changed FROM ({plain})")
         while batch := rows.fetchmany(10_000):
-            database.executemany(f"INSERT INTO people VALUES ({marks})", batch)
+            database.executemany(f"INSERT INTO people VALUES ({', '.join('?' * (len(columns) + 1))})", batch)
         database.execute("CREATE INDEX by_change ON people (changed)")
 
 

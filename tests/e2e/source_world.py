@@ -473,6 +473,11 @@ def receiving(secret: str) -> Iterator[Receiver]:
 # readers
 
 
+def marked(found: dict[str, tuple[Any, ...]]) -> set[str]:
+    """The markers in these values, as text: columns of all types bear them."""
+    return {str(value).removesuffix(".0") for row in found.values() for value in row}
+
+
 class Readers:
     """Threads that ask for the values of all users all the time, and check each answer for mixtures.
 
@@ -484,7 +489,7 @@ class Readers:
         self.answers = 0
         self.took_s: list[float] = []
         self.wrong: list[str] = []
-        self.seen: set[Any] = set()
+        self.seen: set[str] = set()
         self._server, self._fields, self._count = server, list(fields), count
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
@@ -503,7 +508,7 @@ class Readers:
                 continue
             self.took_s.append(time.monotonic() - began_s)
             self.answers += 1
-            markers = {value for row in found.values() for value in row}
+            markers = marked(found)
             self.seen |= markers
             if len(markers) != 1 or len(found) != self._count:
                 self.wrong.append(f"{len(found)} users with the markers {sorted(map(str, markers))[:9]}")

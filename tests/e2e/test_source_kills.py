@@ -32,6 +32,7 @@ from e2e.source_world import (
     kept_relations,
     kept_runs,
     kept_tables,
+    marked,
     put_secret,
     query,
     readers_of,
@@ -78,8 +79,7 @@ class World:
 
     def served(self) -> list[set[str]]:
         """The generations that each source serves."""
-        return [{str(v).removesuffix(".0") for row in link.served(tuple(COLUMNS)).values() for v in row}
-                for link in self.links]  # fmt: skip
+        return [marked(link.served(tuple(COLUMNS))) for link in self.links]
 
 
 @pytest.fixture

@@ -138,6 +138,20 @@ def test_a_sync_comes_back(store: Store, sync: Sync) -> None:
         assert store.list_syncs() == [kept]
 
 
+def test_a_sync_is_changed_from_what_is_kept_at_this_moment(store: Store) -> None:
+    store.change_sync("t1", lambda kept: replace(kept, failures=1))
+    assert store.read_sync("t1") is None
+    store.write_sync(replace(SYNC, failures=0))
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            pool.submit(store.change_sync, "t1", lambda kept: replace(kept, failures=kept.failures + 1))
+    store.change_sync("t1", lambda kept: replace(kept, told="failing"), WHOLE_RUN)
+    assert store.read_sync("t1") == replace(SYNC, failures=20, told="failing")
+    assert store.find_run("r2") == WHOLE_RUN
+    store.change_sync("gone", lambda kept: kept, replace(RUN, table_id="gone"))
+    assert store.find_run("r1") is None
+
+
 def test_a_sync_of_a_table_that_is_gone_is_not_kept(store: Store) -> None:
     store.write_sync(SYNC)
     store.remove_table("t1", who="ann", now_ms=9)

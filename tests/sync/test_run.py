@@ -215,6 +215,27 @@ def test_a_cancelled_run_changes_nothing(world: World) -> None:
     assert (world.table().row_count, world.sync_record().state) == (1, State.OK)
 
 
+def test_a_cancelled_run_does_not_make_a_failing_source_good(world: World) -> None:
+    world.sync([ANN])
+    world.source.failure = Error(Code.UNAUTHENTICATED, "the password is wrong")
+    world.sync()
+    before = world.sync_record()
+    cancel = Cancel()
+    cancel.cancel()
+    assert world.sync(cancel=cancel).phase is Phase.CANCELLED
+    after = world.sync_record()
+    assert (after.state, after.reason, after.since_ms) == (State.FAILING, before.reason, before.since_ms)
+    assert (after.run_id, after.failures) == (before.run_id, 1)
+
+
+def test_an_unchanged_source_is_not_staged_while_it_drifts(world: World) -> None:
+    world.sync([ANN, BOB])
+    assert world.sync([{"email": "ann@x.org", "score": 1}, {"email": "bob@x.org", "score": 2}]).phase is Phase.DONE
+    assert world.sync_record().state is State.DRIFTED
+    assert world.sync().phase is Phase.UNCHANGED
+    assert world.sync_record().state is State.DRIFTED
+
+
 def test_a_run_asked_to_end_from_elsewhere_ends(world: World) -> None:
     world.sync([ANN])
     run = world.begin()

@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import assert_never
 
 from roster.base.errors import Code, Error
 from roster.model.reference_table import Table
-from roster.model.source import Origin
+from roster.model.source import FORMATS, Origin
 from roster.model.sync import Failure, State, Step, Sync
 
 AT = "/data/attributes/file_metadata/access_details"
@@ -57,7 +58,6 @@ CLOUDS = {
 
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{0,254}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,89}")
-_FORMATS = {".parquet": "parquet", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 
 
 def origin_of(source: str, details: Details) -> Origin:
@@ -112,8 +112,8 @@ def _file_path(cloud: Cloud, text: str) -> str:
 
 def _format(path: str) -> str:
     """CSV, unless the ending says otherwise: files in buckets often have none."""
-    plain = path.lower().removesuffix(".gz")
-    return next((format for ending, format in _FORMATS.items() if plain.endswith(ending)), "csv")
+    ending = PurePosixPath(path.lower().removesuffix(".gz")).suffix
+    return FORMATS.get(ending) or "csv"
 
 
 def merge_details(kept: Details, given: Details) -> dict[str, dict[str, str]]:
@@ -139,13 +139,14 @@ def shown_status(table: Table, sync: Sync | None) -> str:
             assert_never(sync.state)
 
 
+VALIDATION_ERROR = "VALIDATION_ERROR"
 _ERROR_TYPES = {
     Code.NOT_FOUND: "CONFIGURATION_ERROR",
     Code.UNAUTHENTICATED: "CONFIGURATION_ERROR",
     Code.FORBIDDEN: "CONFIGURATION_ERROR",
     Code.UNSUPPORTED: "CONFIGURATION_ERROR",
     Code.TOO_LARGE: "QUOTA_EXCEEDED",
-    Code.CONFLICT: "VALIDATION_ERROR",
+    Code.CONFLICT: VALIDATION_ERROR,
     Code.STALE: "SYSTEM_ERROR",
     Code.RATE_LIMITED: "SYSTEM_ERROR",
     Code.BUSY: "SYSTEM_ERROR",

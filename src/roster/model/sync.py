@@ -113,7 +113,8 @@ class Run:
     """One sync of one table. `attempt` counts from 1; `rows` and `bytes` grow while it reads.
 
     After staging: `rows` read, of which `stored` were kept, `duplicate` had a later row of the same key,
-    and `keyless` had no key. `accepted` records that somebody allowed a loss of rows that is refused else.
+    and `keyless` had no key; of the stored ones `misfits` have a cell that is no value of its declared
+    column. `accepted` records that somebody allowed a loss of rows that is refused else.
     """
 
     id: str
@@ -132,6 +133,7 @@ class Run:
     stored: int = 0
     duplicate: int = 0
     keyless: int = 0
+    misfits: int = 0
     accepted: bool = False
     forced: bool = False
     cancel_asked: bool = False

@@ -13,7 +13,7 @@ from uuid import UUID
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import instant, iso_ms
 from roster.base.values import canonical
-from roster.model.cloud_table import SCHEMA_ERROR, error_type, origin_of, shown_status
+from roster.model.cloud_table import SCHEMA_ERROR, VALIDATION_ERROR, error_type, origin_of, shown_status
 from roster.model.reference_table import Table, inward, normalise_name, number_duplicates, outward
 from roster.model.schema import Column, Schema
 from roster.model.sync import Phase, State, Sync, Trigger
@@ -229,8 +229,12 @@ def _shown_errors(context: Context, sync: Sync | None) -> dict[str, Any]:
         failure = run.failure
         told = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
         return {"error_message": told, "error_row_count": 0, "error_type": error_type(failure, run.step)}
+    misfits = run.misfits if run is not None else 0
     if sync is not None and sync.state is State.DRIFTED:
-        return {"error_message": sync.reason, "error_row_count": 0, "error_type": SCHEMA_ERROR}
+        return {"error_message": sync.reason, "error_row_count": misfits, "error_type": SCHEMA_ERROR}
+    if misfits:
+        told = f"{misfits} rows have cells that are no value of their column; they are kept, and read as missing"
+        return {"error_message": told, "error_row_count": misfits, "error_type": VALIDATION_ERROR}
     return {}
 
 

@@ -78,8 +78,11 @@ class Store(Protocol):
         """Keep where the syncing of a table stands; for a table that is gone it does nothing."""
         ...
 
-    def change_sync(self, table_id: str, change: Callable[[Sync], Sync]) -> None:
-        """Change where the syncing of a table stands, from what is kept at this moment; none is kept: nothing."""
+    def change_sync(self, table_id: str, change: Callable[[Sync], Sync], ended: Run | None = None) -> None:
+        """Change where the syncing of a table stands, from what is kept at this moment; none is kept: nothing.
+
+        A run that has ended is kept in the same step.
+        """
         ...
 
     def write_run(self, run: Run) -> bool:

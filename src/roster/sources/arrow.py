@@ -13,7 +13,7 @@ import msgspec
 from roster.base.errors import Code, Error
 from roster.base.values import digest as digest_of
 from roster.ports import Reading
-from roster.sources.job import Job
+from roster.sources.job import Job, check_size
 
 NAME = "rows.parquet"
 REPORT_ROWS = 2_000
@@ -76,13 +76,6 @@ def _counted(
     except BaseException as error:
         caught.append(error)
         raise
-
-
-def check_size(job: Job, size: int) -> None:
-    """Error: TOO_LARGE when a read brings more bytes than it may."""
-    if size > job.limits.bytes_max:
-        hint = f"at most {job.limits.bytes_max} bytes (source_bytes_max)"
-        raise Error(Code.TOO_LARGE, "the source has more data than one read may bring", hint=hint)
 
 
 def _written(connection: duckdb.DuckDBPyConnection, path: Path, cursor: str, marked: bool) -> Written:

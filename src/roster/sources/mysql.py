@@ -151,8 +151,17 @@ def _open_session(job: Job, runner: asyncio.Runner) -> Iterator[_Session]:
                 _refuse(error, "")
         yield _Session(job, runner.run, connection)
     finally:
-        connection.close()  # at once: what the server still sends is not waited for
-        runner.run(asyncio.sleep(0))
+        runner.run(_close(connection))
+
+
+async def _close(connection: Any) -> None:
+    """At once: what the server still sends is not waited for."""
+    transport = connection._transport
+    connection.close()
+    if transport is not None:
+        transport.abort()
+    for _ in range(3):  # the loop lets go of the socket in its next turns
+        await asyncio.sleep(0)
 
 
 async def _do(connection: Any, statement: str) -> None:
@@ -174,12 +183,11 @@ def _connect(job: Job, runner: asyncio.Runner) -> Any:
         try:
             return runner.run(_open(job, host, int(port), context))
         except MySQLError as error:
+            if isinstance(error.__cause__, ssl.SSLError) and context is contexts[-1]:
+                message = f"no secure connection: {error.__cause__}"
+                raise Error(Code.INVALID, message, at="sslmode") from error
             if context is contexts[-1] or _code(error) not in UNSECURED:
                 _refuse(error, "")
-        except ssl.SSLError as error:
-            if context is contexts[-1]:
-                message = f"no secure connection: {error.reason or error}"
-                raise Error(Code.INVALID, message, at="sslmode") from error
         except (OSError, asyncio.IncompleteReadError) as error:
             raise _broken(str(error)) from error
     raise Error(Code.INTERNAL, "no way to connect was tried")

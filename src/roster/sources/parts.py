@@ -15,8 +15,7 @@ import msgspec
 
 from roster.base.errors import Code, Error
 from roster.ports import Reading
-from roster.sources.arrow import check_size
-from roster.sources.job import Job
+from roster.sources.job import Job, check_size
 
 MEMORY = "512MB"
 GROUP_BYTES = "16MB"

@@ -36,6 +36,8 @@ class SyncRecords:
             kept = find_table_row(connection, table.id)
             if kept is None or kept.origin != table.origin or kept.generation != table.generation - 1:
                 return False
+            if not kept.owner and kept.columns != table.columns:  # a column was declared meanwhile
+                return False
             record = record_of_table(with_rows_of(kept, table))
             connection.execute(update(reference_tables).where(reference_tables.c.id == table.id), record)
             known = _find_sync(connection, table.id)
@@ -60,9 +62,16 @@ class SyncRecords:
             if find_table_row(connection, sync.table_id) is not None:
                 put_row(connection, syncs, "table_id", record_of_sync(sync))
 
-    def change_sync(self, table_id: str, change: Callable[[Sync], Sync]) -> None:
-        """Change where the syncing of a table stands, from what is kept at this moment; none is kept: nothing."""
+    def change_sync(self, table_id: str, change: Callable[[Sync], Sync], ended: Run | None = None) -> None:
+        """Change where the syncing of a table stands, from what is kept at this moment; none is kept: nothing.
+
+        A run that has ended is kept in the same step.
+        """
         with self._connections.write() as connection:
+            if find_table_row(connection, table_id) is None:
+                return
+            if ended is not None:
+                _put_run(connection, ended)
             kept = _find_sync(connection, table_id)
             changed = change(kept) if kept else None
             if changed is not None and changed != kept:

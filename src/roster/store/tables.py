@@ -114,6 +114,7 @@ sync_runs = Table(
     Column("stored", BigInteger, nullable=False),
     Column("duplicate", BigInteger, nullable=False),
     Column("keyless", BigInteger, nullable=False),
+    Column("misfits", BigInteger, nullable=False),
     Column("accepted", Boolean, nullable=False),
     Column("forced", Boolean, nullable=False),
     Column("cancel_asked", Boolean, nullable=False),

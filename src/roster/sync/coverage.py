@@ -14,7 +14,7 @@ from roster.model.reference_table import Table, column_of, relation_of, stored_c
 from roster.model.schema import Entity, Type
 from roster.model.sync import Coverage
 from roster.ports import Answer, Loaded
-from roster.query.expr import Cast, Column, Compare, Expr, IsNull, Not
+from roster.query.expr import And, Cast, Column, Compare, Expr, IsNull, Not, Or
 from roster.query.plan import Agg, Aggregate, Filter, Join, Limit, Measure, Named, Plan, Project, Read
 from roster.query.relations import ROW, Matching, find_source_column, match_rows, read_profiles
 
@@ -62,6 +62,18 @@ def count_cells(connection: Connection, table: Table, fresh: str) -> Plan:
         if found is not None:
             measures += [Measure(f"filled{i}", Agg.COUNT, found[0]), Measure(f"accepted{i}", Agg.COUNT, found[1])]
     return Aggregate(Read(fresh, (ROW, *stored_columns(table))), (), tuple(measures))
+
+
+def count_misfits(table: Table, fresh: str) -> Plan:
+    """One count: rows of the relation `fresh` with a cell that is no value of its declared column."""
+    declared = {c.name: c.type for c in table.columns}
+    bad = tuple(
+        And((Not(IsNull(stored)), IsNull(Cast(stored, declared[name]))))
+        for name, _ in table.held
+        for stored in [stored_value(table, name)]
+    )
+    rows = Filter(Read(fresh, (ROW, *stored_columns(table))), Or(bad))
+    return Aggregate(rows, (), (Measure("rows", Agg.COUNT),))
 
 
 def read_cells(connection: Connection, table: Table, answer: Answer) -> tuple[int, list[Cells]]:

@@ -104,10 +104,9 @@ def _fail(ports: Ports, run: Run, cancel: Cancel, error: Error) -> Run:
     failure = Failure(error.code.value, error.message, error.hint, error.at)
     phase = Phase.CANCELLED if cancelled else Phase.FAILED
     ended = replace(kept, phase=phase, ended_ms=ports.clock.now_ms(), failure=failure, fetched=None)
-    ports.store.write_run(ended)
     table = ports.store.find_table(run.table_id)
     if table is not None:
-        ports.store.change_sync(table.id, lambda sync: conclude(ports, table, sync, ended))
+        ports.store.change_sync(table.id, lambda sync: conclude(ports, table, sync, ended), ended)
     return ended
 
 
@@ -181,8 +180,7 @@ def _fetch(ports: Ports, work: Work, wanted: Wanted) -> Fetched | None:
 def _unchanged(ports: Ports, work: Work) -> Work:
     now_ms = ports.clock.now_ms()
     run = replace(work.run, phase=Phase.UNCHANGED, ended_ms=now_ms)
-    ports.store.write_run(run)
-    ports.store.change_sync(work.table.id, lambda sync: conclude(ports, work.table, sync, run))
+    ports.store.change_sync(work.table.id, lambda sync: conclude(ports, work.table, sync, run), run)
     return replace(work, run=run)
 
 
@@ -203,7 +201,7 @@ def _swap(ports: Ports, work: Work) -> Work:
     )
     sync = conclude(ports, table, sync, run)
     if not ports.store.swap_table(replace(table, updated_ms=now_ms), sync, run):
-        raise Error(Code.NOT_FOUND, "the source was removed or changed meanwhile")
+        raise Error(Code.BUSY, "the source was removed or changed meanwhile")
     _materialise(ports, work, both=False)
     return replace(work, run=run, sync=sync)
 

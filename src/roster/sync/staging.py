@@ -18,6 +18,7 @@ from roster.sync.coverage import (
     best_match,
     count_cells,
     count_matches,
+    count_misfits,
     read_cells,
     read_coverage,
 )
@@ -78,7 +79,16 @@ def check(ports: Ports, work: Work) -> Work:
         answers = ports.engine.run(plans, ports.rules.budget, work.cancel)
         loaded = present(work.staged).loaded
         coverage.append(read_coverage(mapping.entity, connection, table, loaded, answers))
-    return replace(work, drifts=tuple(drifts), run=replace(work.run, coverage=tuple(coverage)))
+    run = replace(work.run, coverage=tuple(coverage), misfits=_misfit_rows(ports, work))
+    return replace(work, drifts=tuple(drifts), run=run)
+
+
+def _misfit_rows(ports: Ports, work: Work) -> int:
+    table = present(work.next)
+    if not table.held:
+        return 0
+    plan = count_misfits(table, present(work.staged).fresh)
+    return int(ports.engine.run([plan], ports.rules.budget, work.cancel)[0].rows[0][0])
 
 
 def _refuse_shrinking(ports: Ports, work: Work) -> None:

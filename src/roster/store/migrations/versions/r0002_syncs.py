@@ -86,6 +86,7 @@ def _make_runs() -> None:
         sa.Column("stored", sa.BigInteger, nullable=False),
         sa.Column("duplicate", sa.BigInteger, nullable=False),
         sa.Column("keyless", sa.BigInteger, nullable=False),
+        sa.Column("misfits", sa.BigInteger, nullable=False),
         sa.Column("accepted", sa.Boolean, nullable=False),
         sa.Column("forced", sa.Boolean, nullable=False),
         sa.Column("cancel_asked", sa.Boolean, nullable=False),
