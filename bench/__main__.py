@@ -16,19 +16,22 @@ from bench.queries import READS
 from bench.reads import run_read
 from bench.report import machine, table, write_json
 from bench.server import Server
+from bench.sources import run_sources
 from bench.start import run_start
 from bench.syncs import run_syncs
 from bench.update import run_update
 from bench.world import HOME, Size, World, open_world
 from roster.main import Product, SystemClock
 
-NAMES = ("start", *(r.name for r in READS), "update", "syncs", "intake")
+NAMES = ("start", *(r.name for r in READS), "update", "syncs", "intake", "sources")
+UNASKED = tuple(name for name in NAMES if name != "sources")
+"""All but what needs programs of others."""
 
 
 def main(words: list[str] | None = None) -> int:
     """Run the named workloads, all when none is named."""
     parser = argparse.ArgumentParser("bench", description=__doc__)
-    parser.add_argument("workload", nargs="*", help=f"any of {', '.join(NAMES)}; all when none is named")
+    parser.add_argument("workload", nargs="*", help=f"any of {', '.join(NAMES)}; all but sources when none is named")
     parser.add_argument("--profiles", type=int, default=1_000_000)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the CRM table")
     parser.add_argument("--events", type=int, default=10_000_000)
@@ -40,7 +43,7 @@ def main(words: list[str] | None = None) -> int:
     if unknown or not 0 < asked.profiles <= asked.events or asked.rounds < 1 or asked.rows < 1:
         parser.error(f"unknown workload {', '.join(sorted(unknown))}" if unknown else "a size is out of range")
     size = Size(asked.profiles, asked.rows, asked.events, asked.seed)
-    chosen = tuple(asked.workload) or NAMES
+    chosen = tuple(asked.workload) or UNASKED
     asked.folder.mkdir(parents=True, exist_ok=True)
     with (asked.folder / "lock").open("w") as lock:
         try:
@@ -74,6 +77,8 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
             yield run_intake(copy, world.keys, size, rounds)
         if "syncs" in chosen:
             yield from run_syncs(world.lend(), world.keys, size, rounds)
+        if "sources" in chosen:
+            yield from run_sources(size.rows, rounds)
     finally:
         shutil.rmtree(copy)
 

@@ -30,7 +30,8 @@ FILL = {
         i % 3 = 0 AS active, i % 7 = 0 AS vip, timestamptz '2020-01-01' + i * interval '1 minute' AS created_at,
         timestamptz '2025-01-01' + i * interval '7 second' AS updated_at, date '1970-01-01' + i % 15000 AS birthday,
         'City ' || (i % 500) AS city, (ARRAY['DE', 'FR', 'US', 'JP', 'BR'])[1 + i % 5] AS country,
-        CASE WHEN i % 4 > 0 THEN '+49 30 ' || i END AS phone, 'Company ' || (i % 25000) AS company, md5(i::text) AS token,
+        CASE WHEN i % 4 > 0 THEN '+49 30 ' || i END AS phone, 'Company ' || (i % 25000) AS company,
+        md5(i::text) AS token,
         CASE WHEN i % 2 > 0 THEN 'A note of some length about customer ' || i END AS note
         FROM generate_series(1, {rows}) AS i; ANALYZE big;""",
     "mysql": """CREATE TABLE big (id bigint PRIMARY KEY, email varchar(200), first_name varchar(100),
@@ -43,18 +44,19 @@ FILL = {
         date_add('2020-01-01', interval seq minute), date_add('2025-01-01', interval seq * 7 second),
         date_add('1970-01-01', interval seq % 15000 day), concat('City ', seq % 500),
         elt(1 + seq % 5, 'DE', 'FR', 'US', 'JP', 'BR'), if(seq % 4 > 0, concat('+49 30 ', seq), NULL),
-        concat('Company ', seq % 25000), md5(seq), if(seq % 2 > 0, concat('A note of some length about customer ', seq), NULL)
+        concat('Company ', seq % 25000), md5(seq),
+        if(seq % 2 > 0, concat('A note of some length about customer ', seq), NULL)
         FROM seq_1_to_{rows}; ANALYZE TABLE big;""",
 }
 """20 columns of the kinds that customer tables have."""
 
 _MEASURED = """
-import json, resource, sys, time
+import json, re, sys, time
 kind, options, secret, folder = json.loads(sys.argv[1])
 {imports}
 wall_s, cpu_s = time.perf_counter(), time.process_time()
 {work}
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = int(re.search(r"VmHWM:\\s+([0-9]+)", open("/proc/self/status").read())[1]) * 1024 / 1e6
 print(json.dumps([rows, (time.perf_counter() - wall_s) * 1000, (time.process_time() - cpu_s) * 1000, peak]))
 """
 _OURS = _MEASURED.format(
@@ -78,11 +80,12 @@ _BARE = {
 import duckdb
 from adbc_driver_postgresql import dbapi
 duck = duckdb.connect(config={"threads": 1})
+duck.execute("SET enable_progress_bar = false")
 quoted = secret["password"].replace("\\\\", "\\\\\\\\").replace("'", "\\\\'")
-address = f"host={options['host']} port={options['port']} dbname={options['database']} user={secret['user']} sslmode=disable "
+address = f"host={options['host']} port={options['port']} dbname={options['database']} user={secret['user']} "
 """,
         work="""
-with dbapi.connect(address + f"password='{quoted}'") as connection, connection.cursor() as cursor:
+with dbapi.connect(address + f"password='{quoted}' sslmode=disable") as connection, connection.cursor() as cursor:
     cursor.execute("SELECT * FROM big")
     stream = cursor.fetch_arrow()
     rows = duck.execute("SELECT count(*) FROM stream").fetchone()[0]
@@ -144,7 +147,9 @@ def _measure(service: Service, script: str) -> list[float]:
     options = {"host": HOST, "port": str(service.port), "database": DATABASE, "table": "big", "sslmode": "disable"}
     with tempfile.TemporaryDirectory() as folder:
         words = json.dumps([service.kind, options, {"user": ADMIN, "password": PASSWORD}, folder])
-        done = subprocess.run([sys.executable, "-c", script, words], capture_output=True, text=True, timeout=3600)
+        done = subprocess.run(
+            [sys.executable, "-c", script, words], capture_output=True, text=True, timeout=3600, check=False
+        )
     if done.returncode:
         raise RuntimeError(done.stderr)
     return [float(value) for value in json.loads(done.stdout)]
@@ -153,5 +158,5 @@ def _measure(service: Service, script: str) -> list[float]:
 if __name__ == "__main__":
     from bench.report import table
 
-    asked = [int(word) for word in sys.argv[1:3]]
-    print(table(list(run_sources(*(asked or [1_000_000]), *([] if len(asked) > 1 else [3])))))
+    row_count, round_count = map(int, (sys.argv[1:] + ["1000000", "3"][len(sys.argv) - 1 :])[:2])
+    print(table(list(run_sources(row_count, round_count))))

@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 
 from bench.sync_source import COLUMNS
+from roster.model.schema import USER_BUILTINS
 from roster.settings import Settings
 
 
@@ -42,7 +43,8 @@ class ByHand:
 _OURS = "lower(trim(users.user_email))"
 _LAST = """SELECT *, lower(trim(email)) AS email_key FROM hand_rows
     WHERE n IN (SELECT max(n) FROM hand_rows GROUP BY lower(trim(email)))"""
-_JOINED = f"SELECT users.*, last.* FROM users LEFT JOIN ({_LAST}) AS last ON last.email_key = {_OURS}"
+_PROFILE = ", ".join(f'users."{builtin.id}"' for builtin in USER_BUILTINS)
+_JOINED = f"SELECT {_PROFILE}, last.* FROM users LEFT JOIN ({_LAST}) AS last ON last.email_key = {_OURS}"
 _CELLS = " + ".join(f"count({name})" for name in COLUMNS if name != "email")
 _COUNTS = f"""
     SELECT given, rows, keys, matched, cells, profiles, profiles_matched

@@ -26,6 +26,8 @@ SHOP = "shop"
 ROUNDS_MAX = 5
 READ_S = 4.0
 POLL_S = 0.02
+RECORD_SLACK_MS = 500.0
+"""What a look may come late, on a busy machine."""
 WAIT_S = 900.0
 ENDED = ("done", "unchanged", "failed", "cancelled")
 STEPS = ("read", "stage", "check", "swap")
@@ -45,13 +47,18 @@ class Synced:
     """A run as it was seen: its record, when each step began and it ended (here), its highest memory in MB."""
 
     run: dict[str, Any]
+    asked_s: float
     began_s: dict[str, float]
     ended_s: float
     server_mb: float
     child_mb: float
 
     def whole_ms(self) -> float:
-        """By its own record, from its begin to its end."""
+        """From the request to the first look that shows it ended."""
+        return (self.ended_s - self.asked_s) * 1000
+
+    def recorded_ms(self) -> float:
+        """From begin to end as its own record says."""
         started, ended = (datetime.fromisoformat(self.run[name]) for name in ("started", "ended"))
         return (ended - started).total_seconds() * 1000
 
@@ -241,6 +248,7 @@ class _Bench:
 
     def _follow(self, start: Callable[[], str], phase: str) -> Synced:
         self._server.forget_peak()
+        asked_s = time.perf_counter()
         id = start()
         began_s: dict[str, float] = {}
         child = 0
@@ -256,7 +264,16 @@ class _Bench:
         ended_s = time.perf_counter()
         if run["phase"] != phase:
             raise RuntimeError(f"a sync is {run['phase']}, not {phase}: {run['failure']}")
-        return Synced(run, began_s, ended_s, self._server.peak_bytes()[0] / 1e6, child / 1e6)
+        synced = Synced(run, asked_s, began_s, ended_s, self._server.peak_bytes()[0] / 1e6, child / 1e6)
+        _check_record(synced)
+        return synced
+
+
+def _check_record(synced: Synced) -> None:
+    """Error: RuntimeError when a run's record leaves out a part of the work that was seen from here."""
+    seen_ms = sum(map(synced.step_ms, STEPS))
+    if synced.recorded_ms() < seen_ms - RECORD_SLACK_MS:
+        raise RuntimeError(f"a run says it took {synced.recorded_ms():.0f} ms, its steps took {seen_ms:.0f} ms")
 
 
 PHASES_COMPARED = ("during", "swap", "after")

@@ -82,12 +82,13 @@ class CutProxy:
             threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
 
     def _pass_on(self, client: socket.socket) -> None:
-        with suppress(OSError), client, socket.create_connection((HOST, self._target)) as server:
-            with selectors.DefaultSelector() as ready:
-                ready.register(client, selectors.EVENT_READ, server)
-                ready.register(server, selectors.EVENT_READ, client)
-                while all(self._forward(key, server, client) for key, _ in ready.select()):
-                    pass
+        target = (HOST, self._target)
+        ready = selectors.DefaultSelector()
+        with suppress(OSError), client, socket.create_connection(target) as server, ready:
+            ready.register(client, selectors.EVENT_READ, server)
+            ready.register(server, selectors.EVENT_READ, client)
+            while all(self._forward(key, server, client) for key, _ in ready.select()):
+                pass
 
     def _forward(self, key: selectors.SelectorKey, server: socket.socket, client: socket.socket) -> bool:
         source = key.fileobj

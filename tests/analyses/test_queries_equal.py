@@ -23,7 +23,7 @@ from roster.analyses.scopes import World
 from roster.base.time import Range, epoch_ms, instant
 from roster.model.connection import CreateRequest, Field
 from roster.model.mapping import create, empty
-from roster.model.reference_table import Table
+from roster.model.reference_table import Table, relation_of
 from roster.model.schema import EVENT_SCHEMA, Column, Entity, Type, profile_schema
 from roster.query.dialect import DUCKDB
 from roster.query.plan import Plan
@@ -111,10 +111,10 @@ def tables(draw: st.DrawFn) -> Tables:
     ]
     schemas = {
         "users": profile_schema(Entity.USERS),
-        f"table:{CRM.id}": (Column("_row", Type.INTEGER), *CRM.columns),
+        relation_of(CRM): (Column("_row", Type.INTEGER), *CRM.columns),
         "events": EVENT_SCHEMA,
     }
-    return Tables(schemas, {"users": users, f"table:{CRM.id}": rows, "events": events})
+    return Tables(schemas, {"users": users, relation_of(CRM): rows, "events": events})
 
 
 def email_key(text: str | None) -> str:
@@ -130,7 +130,7 @@ def number_of(text: str | None) -> float | None:
 
 def profiles_of(world: Tables) -> list[Profile]:
     """What every user's profile must be: the last CRM row whose normalised e-mail is the user's."""
-    by_key = {email_key(r["email"]): r for r in world.tables[f"table:{CRM.id}"] if email_key(r["email"])}
+    by_key = {email_key(r["email"]): r for r in world.tables[relation_of(CRM)] if email_key(r["email"])}
     found = []
     for user in world.tables["users"]:
         row = by_key.get(email_key(user["user_email"]), {}) if email_key(user["user_email"]) else {}

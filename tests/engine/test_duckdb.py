@@ -14,8 +14,8 @@ from roster.engine.duckdb import DuckEngine
 from roster.engine.enriched import Enriched
 from roster.model.schema import Column as SchemaColumn, Type
 from roster.ports import Budget, Cancel
-from roster.query.expr import Column, Compare, Literal
-from roster.query.plan import Agg, Aggregate, Filter, Join, Measure, Plan, Project, Read, Sort, SortKey
+from roster.query.expr import BLANKS, Call, Column, Compare, Fn, Literal
+from roster.query.plan import Agg, Aggregate, Filter, Join, Measure, Plan, Project, Read, Sort, SortKey, Values
 
 N = SchemaColumn("n", Type.INTEGER)
 NUMBERS = Read("numbers", (N,))
@@ -120,3 +120,14 @@ def test_explain_is_the_run_stopped_early(engine: DuckEngine) -> None:
     assert "7" not in made.sql.replace("$1", "")
     assert "Sequential Scan" in made.physical
     assert engine.run([wanted], AMPLE)[0].rows == [(7,)]
+
+
+def test_trimming_takes_every_blank_off_both_ends_and_nothing_else(engine: DuckEngine) -> None:
+    bodies = ["", "a", "a b", "é", "e\u0301", "\u200b", "\x01", "~", "\x7f", "\u0085", "\U0001f986"]
+    ends = ["", *BLANKS]
+    texts = [end + body for body in bodies for end in ends] + [body + end for body in bodies for end in ends]
+    text = SchemaColumn("text", Type.STRING)
+    given = Values((SchemaColumn("n", Type.INTEGER), text), tuple(enumerate(texts)))
+    trimmed = Project(given, (("n", Column("n", Type.INTEGER)), ("t", Call(Fn.TRIM, (Column("text", Type.STRING),)))))
+    answer = engine.run([trimmed], Budget(timeout_s=60, rows_max=10_000))[0]
+    assert dict(answer.rows) == {n: text.strip(BLANKS) for n, text in enumerate(texts)}

@@ -196,6 +196,22 @@ def test_profiles_that_meet_a_changed_row_are_renewed_with_it(world: Kept) -> No
     assert "gold" not in repr(world.answer(world.settled()))
 
 
+def test_the_newest_of_rows_with_one_key_counts_however_it_is_found(world: Kept) -> None:
+    for email, tier in (("ann@example.com", "old"), ("ANN@example.com", "new"), (" ann@example.com", "newest")):
+        world.upsert(email, tier, "1")
+        world.send([("u1", "Ann@Example.com")])
+        grouped = group_newest(world.relation)
+        assert "ROW_NUMBER" not in render(grouped, DUCKDB).sql
+        assert f"'{tier}'" in repr(world.answer(grouped))
+        assert world.answer(grouped) == world.answer(world.relation)
+        world.build()
+        world.check(kept=True)
+        world.enriched.keep(Entity.USERS, [])
+    pruned = group_newest(rewrite_all(world.relation))
+    assert "ROW_NUMBER" not in render(pruned, DUCKDB).sql
+    assert world.answer(pruned) == world.answer(world.relation)
+
+
 def test_rows_that_too_many_profiles_meet_drop_it(world: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roster.engine.enriched.RENEWED_MAX", 1)
     world.send([("u1", "ann@example.com"), ("u2", "bob@example.com"), ("u3", "bob@example.com")])

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from roster.base.errors import Code, Error
 from roster.engine.cells import bare, inward
 from roster.engine.table_files import infer_schema, open_file
-from roster.model.reference_table import TEXT_FORMS, fits_text
+from roster.model.reference_table import BLANKS, TEXT_FORMS, fits_text
 from roster.model.schema import Schema, Type
 
 
@@ -359,10 +359,14 @@ FORMS = st.one_of(
 )
 
 
+PADS = st.sampled_from(["", " ", "\t\r\n"])
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=FORMS, pad=st.sampled_from(["", " ", "\t\r\n"]), type=st.sampled_from(sorted(TEXT_FORMS)))
+@given(text=FORMS, before=PADS, after=PADS, type=st.sampled_from(sorted(TEXT_FORMS)))
 def test_the_engine_reads_exactly_the_texts_the_model_accepts(
-    connection: duckdb.DuckDBPyConnection, text: str, pad: str, type: Type
+    connection: duckdb.DuckDBPyConnection, text: str, before: str, after: str, type: Type
 ) -> None:
-    found = connection.execute(f"SELECT {inward(type, bare('$1'))} IS NOT NULL", [pad + text + pad]).fetchone()
-    assert found == (fits_text(type, pad + text + pad),)
+    cell = before + text + after
+    found = connection.execute(f"SELECT {inward(type, bare('$1'))} IS NOT NULL, {bare('$1')}", [cell]).fetchone()
+    assert found == (fits_text(type, cell), cell.strip(BLANKS) or None)

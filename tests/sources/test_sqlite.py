@@ -72,15 +72,17 @@ def test_a_column_has_the_type_that_its_values_share(path: Path, read: Any) -> N
             flag BOOLEAN, flags BOOLEAN, day DATE, moment DATETIME, later TEXT, wide NUMERIC, late DATE);
         INSERT INTO kinds VALUES (1, 9223372036854775807, 0.1, 1, 'x', 'Zoë', x'00ff', NULL, 1, 1, '2024-02-29',
             '2024-02-29 12:00:00', '2024-02-29', 9007199254740993, '2024-02-30');
-        INSERT INTO kinds VALUES (2, -5, 9e999, 2.5, 7, '', x'', NULL, 0, 2, '2024-03-01', '2024-02-29T12:00:00.5+02:00',
+        INSERT INTO kinds VALUES (2, -5, 9e999, 2.5, 7, '', x'', NULL, 0, 2, '2024-03-01',
+            '2024-02-29T12:00:00.5+02:00',
             '2024-03-01', 0.5, '2024-01-01');
         INSERT INTO kinds (id, mixed) VALUES (3, x'cafe');
     """,
     )
     kinds, rows = content(read(table="kinds"))
     assert kinds == {
-        "id": "BIGINT", "whole": "BIGINT", "real": "DOUBLE", "both": "DOUBLE", "mixed": "VARCHAR", "t": "VARCHAR", "b": "VARCHAR",
-        "none": "VARCHAR", "flag": "BOOLEAN", "flags": "BIGINT", "day": "DATE", "moment": "TIMESTAMP", "later": "VARCHAR",
+        "id": "BIGINT", "whole": "BIGINT", "real": "DOUBLE", "both": "DOUBLE", "mixed": "VARCHAR",
+        "t": "VARCHAR", "b": "VARCHAR", "none": "VARCHAR", "flag": "BOOLEAN", "flags": "BIGINT",
+        "day": "DATE", "moment": "TIMESTAMP", "later": "VARCHAR",
         "wide": "VARCHAR", "late": "VARCHAR",
     }  # fmt: skip
     assert rows == [
@@ -143,7 +145,8 @@ def test_a_query_reads_and_does_nothing_else(path: Path, read: Any, tmp_path: Pa
     ]
     for query in (
         "DELETE FROM t", "SELECT 1; DROP TABLE t", "SELECT 1) AS q; DROP TABLE t; --", f"ATTACH '{other}' AS o",
-        "SELECT load_extension('x')", "PRAGMA user_version", "SELECT * FROM pragma_database_list", "SELEC 1", "SELECT 1 AS a, 2 AS a",
+        "SELECT load_extension('x')", "PRAGMA user_version", "SELECT * FROM pragma_database_list",
+        "SELEC 1", "SELECT 1 AS a, 2 AS a",
     ):  # fmt: skip
         assert refused(lambda query=query: read(query=query)).code in (Code.INVALID, Code.FORBIDDEN, Code.NOT_FOUND), (
             query

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from roster.base.errors import Code, Error
+from roster.engine.duckdb import DuckEngine
 from roster.model.connection import Field, UpdateRequest
-from roster.model.schema import Type
+from roster.model.schema import Entity, Type
 from roster.model.sync import Coverage, DriftKind, Phase, Run, State, Step
 from roster.ports import Cancel
+from roster.query.plan import Plan
 from roster.sync.coverage import quarantined
 from roster.sync.run import STOPPING, run_sync
 from sync.world import BUDGET, World
@@ -280,3 +283,19 @@ def test_readers_see_old_or_new_while_a_sync_runs(world: World) -> None:
     world.sync([ANN | {"tier": "new"}, BOB | {"tier": "new"}])
     assert seen == [before]
     assert {row[0] for row in world.served().values()} == {"new", None}
+
+
+def test_a_run_ends_after_its_joins_are_built(world: World) -> None:
+    """Its record would leave out the longest part of the work else."""
+    built_ms: list[int] = []
+
+    class Watched(DuckEngine):
+        def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
+            super().materialise(entity, plans)
+            built_ms.append(world.clock.now_ms())
+
+    world.send(USERS)
+    world.ports = replace(world.ports, engine=Watched(world.duck, world.enriched))
+    run = world.sync([ANN, BOB])
+    assert (run.phase, len(built_ms)) == (Phase.DONE, 2)
+    assert run.ended_ms is not None and built_ms[0] < run.ended_ms < built_ms[1]

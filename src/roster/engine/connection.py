@@ -36,6 +36,7 @@ class Duck:
             "autoload_known_extensions": False,
             "checkpoint_threshold": "256MB",
             "preserve_insertion_order": False,
+            "write_buffer_row_group_count": 1,  # the engine's five cost hundreds of megabytes and save no time
         }
         self.path = path
         try:

@@ -192,10 +192,16 @@ class Syncs:
             return run
 
     def pick_up(self) -> None:
-        """Begin the runs that commands beside this process have queued, and those that a full disk threw out."""
+        """Begin the runs that commands beside this process have queued, and those that a full disk threw out.
+
+        Runs that such commands asked to cancel are ended: those that read something may be waiting for a word.
+        """
         for run in self._store.unfinished_runs():
-            if run.id not in self._running:
+            running = self._running.get(run.id)
+            if running is None:
                 self._enqueue(run)
+            elif run.cancel_asked:
+                running.cancel()
 
     def cancel(self, table_id: str, who: str) -> Run | None:
         """Ask for the end of a table's runs, the first of which is given; None when nothing runs."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
 
 from roster.base.errors import Code, Error
 from roster.model.source import format_of_name
 from roster.model.sync import Fetched
 from roster.ports import Reading
 from roster.sources.job import Job, check_size
+from roster.sources.landing import name_file, writing
 
 CHUNK_BYTES = 2**20
 SETTLE_S = 0.1
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 def read(job: Job) -> Fetched | None:
@@ -83,24 +79,3 @@ def _copy(job: Job, source: int, path: Path, size: int) -> tuple[str, int]:
             target.write(chunk)
             job.report(Reading(bytes=done, bytes_total=size))
     return digest.hexdigest(), done
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A new file to write. Error: BUSY when the disk does not take it."""
-    try:
-        with path.open("wb") as file:
-            yield file
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "is there space in the data folder?" if full else ""
-        raise Error(Code.BUSY, f"the file cannot be copied: {error.strerror}", hint=hint) from error
-
-
-def name_file(path: Path) -> str:
-    """The name of a file brought, once it ends in `.gz` when its content is packed. Error: INVALID for zstd."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start == ZSTD:
-        raise Error(Code.INVALID, "files packed by zstd are not read", hint="pack by gzip, or not at all")
-    return path.rename(f"{path}.gz").name if start.startswith(GZIP) else path.name

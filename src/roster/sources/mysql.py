@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ from roster.sources.web import only_allowed
 PORT = "3306"
 CONNECT_TIMEOUT_S = 10
 BATCH_ROWS = 2_000
+RECEIVED_BYTES = 2**20
 DIGITS_MAX = 38
 SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 NO_CONVERSION = {kind: encode for kind, encode in conversions.items() if not isinstance(kind, int)}
@@ -194,7 +196,7 @@ def _connect(job: Job, runner: asyncio.Runner) -> Any:
 
 
 async def _open(job: Job, host: str, port: int, context: ssl.SSLContext | None) -> Any:
-    return await asyncmy.connect(
+    connection = await asyncmy.connect(
         host=host,
         port=port,
         user=job.secret["user"],
@@ -207,6 +209,9 @@ async def _open(job: Job, host: str, port: int, context: ssl.SSLContext | None) 
         program_name="roster",
         ssl=context,
     )
+    # All that has come is made rows at once: more of it waits at the server.
+    connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
+    return connection
 
 
 def _contexts(mode: str) -> list[ssl.SSLContext | None]:

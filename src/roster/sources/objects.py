@@ -12,8 +12,8 @@ from roster.base.errors import Code, Error
 from roster.model.source import format_of_name
 from roster.model.sync import Fetched
 from roster.ports import Reading
-from roster.sources.files import name_file, writing
 from roster.sources.job import Job, check_size
+from roster.sources.landing import name_file, writing
 from roster.sources.object_urls import Access, Place, access_of, parse_place
 from roster.sources.outbound import open_client
 

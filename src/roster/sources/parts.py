@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,8 +162,10 @@ class Chunks:
         self._folder = job.folder / "parts"
         self._folder.mkdir()
         self._encode = msgspec.json.Encoder().encode_lines
-        self._rows = self._size = self._longest = self._number = 0
-        self._pool = ThreadPoolExecutor(1)
+        self._rows = self._size = self._longest = self._number = self._bytes = 0
+        self._stack = ExitStack()
+        self._duck = self._stack.enter_context(open_duck())
+        self._pool = self._stack.enter_context(ThreadPoolExecutor(1))
         self._turning: Future[None] | None = None
         self._lines = self._path("ndjson").open("wb")
 
@@ -177,7 +179,7 @@ class Chunks:
         self._rows += len(rows)
         self._size += len(text)
         self._longest = max(self._longest, len(text))
-        self._job.report(Reading(self._rows, self._bytes(), rows_total=self._total))
+        self._job.report(Reading(self._rows, self._bytes, rows_total=self._total))
         if self._size >= CHUNK_BYTES:
             self._turn()
 
@@ -191,11 +193,8 @@ class Chunks:
     def close(self) -> None:
         """Let go of everything, done or not."""
         self._lines.close()
-        self._pool.shutdown()
+        self._stack.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _bytes(self) -> int:
-        return sum(path.stat().st_size for path in _parts(self._folder))
 
     def _path(self, ending: str) -> Path:
         return self._folder / f"part{self._number}.{ending}"
@@ -206,7 +205,8 @@ class Chunks:
                 self._turning.result()
             except duckdb.Error as error:
                 raise trouble(error) from error
-            check_size(self._job, self._bytes())
+            self._bytes = sum(path.stat().st_size for path in _parts(self._folder))
+            check_size(self._job, self._bytes)
 
     def _turn(self) -> None:
         try:
@@ -215,20 +215,16 @@ class Chunks:
             raise Error(Code.BUSY, f"the rows cannot be written: {error.strerror}") from error
         self._await()
         longest = max(self._longest + 1, OBJECT_BYTES_MIN)
-        self._turning = self._pool.submit(
-            _turn_chunk, self._path("ndjson"), self._path("parquet"), self._items, longest
-        )
+        self._turning = self._pool.submit(self._write, self._path("ndjson"), self._path("parquet"), longest)
         self._number += 1
         self._size = self._longest = 0
         self._lines = self._path("ndjson").open("wb")
 
-
-def _turn_chunk(lines: Path, parquet: Path, items: Sequence[Item], longest: int) -> None:
-    with open_duck() as duck:
-        duck.execute(
-            f"""COPY (SELECT {_targets(items, lambda i: f"r[{i + 1}]")}
+    def _write(self, lines: Path, parquet: Path, longest: int) -> None:
+        self._duck.execute(
+            f"""COPY (SELECT {_targets(self._items, lambda i: f"r[{i + 1}]")}
             FROM (SELECT from_json(json, '["VARCHAR"]') AS r FROM read_json_objects('{quoted_path(lines)}',
             format = 'newline_delimited', maximum_object_size = {longest})))
             TO '{quoted_path(parquet)}' ({PACKED})"""
         )
-    lines.unlink()
+        lines.unlink()

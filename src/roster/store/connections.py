@@ -23,8 +23,8 @@ DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg"}
 PRAGMAS = ("synchronous = FULL", "foreign_keys = ON")
 POSTGRES_TURN = 7237651
 """The advisory lock of writers: not a table lock, because it must hold before the first table is made."""
-SQLITE_BUSY = 5
-POSTGRES_LOCK_TIMEOUT = "55P03"
+SQLITE_BUSY, SQLITE_FULL = 5, 13
+POSTGRES_LOCK_TIMEOUT, POSTGRES_FULL = "55P03", "53100"
 
 
 class Connections:
@@ -102,14 +102,18 @@ class Connections:
 
     @contextmanager
     def _readable_errors(self) -> Iterator[None]:
-        """Waiting in vain becomes BUSY; every other failure goes on as it is."""
+        """Waiting in vain, and a full disk, become BUSY; every other failure goes on as it is."""
         try:
             yield
         except PoolTimeoutError as error:
             raise self._busy() from error
         except DBAPIError as error:
             code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the upper bits tell kinds of busy apart
-            if code != SQLITE_BUSY and getattr(error.orig, "sqlstate", "") != POSTGRES_LOCK_TIMEOUT:
+            state = getattr(error.orig, "sqlstate", "")
+            if code == SQLITE_FULL or state == POSTGRES_FULL:
+                hint = "is there space in the data folder?"
+                raise Error(Code.BUSY, "our own records cannot be written: the disk is full", hint=hint) from error
+            if code != SQLITE_BUSY and state != POSTGRES_LOCK_TIMEOUT:
                 raise
             raise self._busy() from error
 

@@ -21,6 +21,7 @@ from roster.query.relations import ROW, Matching, find_source_column, match_rows
 OVERLAP_MIN = 0.5
 """Share of agreeing values from which a new column is proposed as the new name of a dropped one."""
 CANDIDATES_MAX = 20
+_ROWS = Measure("rows", Agg.COUNT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +90,46 @@ def read_cells(connection: Connection, table: Table, answer: Answer) -> tuple[in
 
 
 def count_matches(entity: Entity, connection: Connection, table: Table, fresh: str) -> list[Plan]:
-    """Five counts: fresh rows with a join key, those that count, those of them that match; profiles, matched ones."""
+    """One row each: how keys meet (those that count, those of them that match, matched profiles), fresh rows with a
+    join key, profiles.
+
+    Both sides are grouped by key before they meet, so that each is read once.
+    """
     matching = match_rows(entity, connection, table)
     if matching is None:
         return []
     profiles = read_profiles(entity)
-    keys = Project(profiles, (("#ours", matching.ours),))
-    ours = Column("#ours", Type.STRING)
-    keyed = _fresh(matching, matching.rows, table, fresh)
-    counting = _fresh(matching, matching.winners(), table, fresh)
-    plans: list[Plan] = [
-        keyed,
-        counting,
-        Join(counting, keys, "semi", ((matching.key, ours),)),
-        profiles,
-        Join(keys, matching.winners(), "semi", ((ours, matching.key),)),
+    newest = Measure("#newest", Agg.MAX, matching.row)
+    theirs = Aggregate(matching.rows.input, ((matching.key.name, matching.key),), (newest,))
+    ours = Aggregate(profiles, (("#ours", matching.ours),), (Measure("#profiles", Agg.COUNT),))
+    met = Join(theirs, ours, "left", ((matching.key, Column("#ours", Type.STRING)),))
+    return [
+        _meetings(met, table, fresh),
+        Aggregate(_fresh(matching, table, fresh), (), (_ROWS,)),
+        Aggregate(profiles, (), (_ROWS,)),
     ]
-    return [Aggregate(plan, (), (Measure("rows", Agg.COUNT),)) for plan in plans]
 
 
-def _fresh(matching: Matching, rows: Plan, table: Table, fresh: str) -> Plan:
-    """Only the rows that this sync stored."""
+def _meetings(met: Plan, table: Table, fresh: str) -> Plan:
+    """Counts over the keys of a source; a key counts when its newest row is one that this sync stored."""
+    profiles, newest = Column("#profiles", Type.INTEGER), Column("#newest", Type.INTEGER)
+    stored: Column = newest
+    if fresh != relation_of(table):
+        stored = Column("#fresh", Type.INTEGER)
+        rows = Project(Read(fresh, (ROW,)), ((stored.name, Column(ROW.name, ROW.type)),))
+        met = Join(met, rows, "left", ((newest, stored),))
+    both = Compare("=", stored, profiles)  # null when either is missing: nothing else of it is asked
+    measures = (
+        Measure("counting", Agg.COUNT, stored),
+        Measure("matched", Agg.COUNT, both),
+        Measure("profiles", Agg.SUM, profiles),
+    )
+    return Aggregate(met, (), measures)
+
+
+def _fresh(matching: Matching, table: Table, fresh: str) -> Plan:
+    """Rows with a join key: only those that this sync stored."""
+    rows = matching.rows.input
     if fresh == relation_of(table):
         return rows
     row = Column(ROW.name, ROW.type)
@@ -121,9 +141,8 @@ def read_coverage(
 ) -> Coverage:
     """A connection's line of counters, from the answers to `count_cells` and `count_matches` in this order."""
     rows, cells = read_cells(connection, table, answers[0])
-    keyed, counting, matched, profiles, profiles_matched = (
-        [a.rows[0][0] for a in answers[1:]] if len(answers) > 1 else [0, 0, 0, 0, 0]
-    )
+    met = [n or 0 for answer in answers[1:] for n in answer.rows[0]]
+    counting, matched, profiles_matched, keyed, profiles = met or [0] * 5
     accepted, filled = sum(c.accepted for c in cells), sum(c.filled for c in cells)
     return Coverage(
         entity=str(entity),

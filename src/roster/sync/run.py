@@ -33,6 +33,8 @@ log = structlog.get_logger("roster.sync")
 STOPPING = "stopping"
 """Why a run is interrupted that goes on at the next start."""
 
+FULL = ("No space left on device", "database or disk is full")
+
 Action = Callable[[Ports, Work], Work]
 
 
@@ -45,10 +47,11 @@ def run_sync(ports: Ports, run: Run, cancel: Cancel) -> Run:
     try:
         ended = _take_steps(ports, _begin(ports, run, cancel), folder)
     except Error as error:
-        ended = _fail(ports, run, cancel, error)
-    except Exception:
+        ended = _fail(ports, run, cancel, _no_space(error) or error)
+    except Exception as error:
         log.exception("sync failed", run=run.id)
-        ended = _fail(ports, run, cancel, Error(Code.INTERNAL, "internal error", hint="the log has the trace"))
+        unknown = Error(Code.INTERNAL, "internal error", hint="the log has the trace")
+        ended = _fail(ports, run, cancel, _no_space(error) or unknown)
     if ended.phase in ENDED:
         shutil.rmtree(folder, ignore_errors=True)
     return ended
@@ -96,10 +99,21 @@ class _Cancelled(Error):
     """Told apart from a failure: a cancelled run is not tried again."""
 
 
+def _no_space(error: BaseException) -> Error | None:
+    """What a full disk is, whoever ran into it: the engine, our own records or a file; None for all else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if any(words in str(cause) for words in FULL):
+            return Error(Code.BUSY, "no space is left in the data folder", hint="free some; it is tried again")
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def _fail(ports: Ports, run: Run, cancel: Cancel, error: Error) -> Run:
     kept = ports.store.find_run(run.id) or run
     if cancel.why == STOPPING:
         return kept
+    shutil.rmtree(ports.folder / run.id, ignore_errors=True)  # first: it may be what fills the disk
     cancelled = isinstance(error, _Cancelled) or cancel.cancelled
     failure = Failure(error.code.value, error.message, error.hint, error.at)
     phase = Phase.CANCELLED if cancelled else Phase.FAILED
@@ -186,9 +200,10 @@ def _unchanged(ports: Ports, work: Work) -> Work:
 
 def _swap(ports: Ports, work: Work) -> Work:
     """Build the ready-made joins aside, name the new generation in one step, then let the old joins go."""
-    now_ms, fetched, table = ports.clock.now_ms(), work.fetched(), present(work.next)
+    fetched, table = work.fetched(), present(work.next)
     _materialise(ports, work, both=True)
     _note(ports, work)
+    now_ms = ports.clock.now_ms()  # only now: building the joins is the longest part of a run
     run = replace(work.run, phase=Phase.DONE, ended_ms=now_ms, fetched=None)
     sync = replace(
         ports.store.read_sync(table.id) or work.sync,  # it may have become stale meanwhile
@@ -202,8 +217,16 @@ def _swap(ports: Ports, work: Work) -> Work:
     sync = conclude(ports, table, sync, run)
     if not ports.store.swap_table(replace(table, updated_ms=now_ms), sync, run):
         raise Error(Code.BUSY, "the source was removed or changed meanwhile")
-    _materialise(ports, work, both=False)
+    _let_go(ports, work)
     return replace(work, run=run, sync=sync)
+
+
+def _let_go(ports: Ports, work: Work) -> None:
+    """Forget the joins with the old generation. The swap has happened: failing here is no failure of the run."""
+    try:
+        _materialise(ports, work, both=False)
+    except Exception:
+        log.exception("old joins could not be let go", run=work.run.id)
 
 
 def conclude(ports: Ports, table: Table, sync: Sync, run: Run) -> Sync:
