@@ -196,7 +196,7 @@ def _connect(job: Job, runner: asyncio.Runner) -> Any:
 
 
 async def _open(job: Job, host: str, port: int, context: ssl.SSLContext | None) -> Any:
-    connection = await asyncmy.connect(
+    connection: Any = await asyncmy.connect(
         host=host,
         port=port,
         user=job.secret["user"],
