@@ -136,7 +136,11 @@ def test_create_checks_kind_join_and_columns() -> None:
         return CreateRequest(**{**plain, **more})
 
     with refused(Code.UNSUPPORTED, "/data/attributes/type", hint="ref_table"):
+        made(request(type="oracle"))
+    with refused(Code.INVALID, "/data/attributes/metadata/account", message="missing"):
         made(request(type="snowflake"))
+    with refused(Code.INVALID, "/data/attributes/metadata/password", hint="secret"):
+        made(request(type="postgres", metadata=(("password", "x"),)))
     with refused(Code.INVALID, "/data/attributes/join_type", hint="email, user_id, user_email"):
         made(request(join_type="shoe_size"))
     with refused(Code.INVALID, "/data/attributes/join_type", hint="account_id"):
