@@ -48,8 +48,8 @@ class _Recorder:
     def explain(self, plan: Plan, budget: Budget) -> Explanation:
         return self._engine.explain(plan, budget)
 
-    def materialise(self, entity: Entity, plan: Plan) -> None:
-        self._engine.materialise(entity, plan)
+    def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
+        self._engine.materialise(entity, plans)
 
 
 def run_read(
