@@ -291,7 +291,7 @@ def test_keys_are_duplicated(case: Case) -> None:
     case.run("INSERT INTO {t} VALUES ('u1', 'second', 1001); INSERT INTO {t} VALUES ('u1', 'third', 1002);")
     case.run("INSERT INTO {t} VALUES (NULL, 'nobody', 5);")
     run = case.link.sync()
-    assert run["rows"] == {"read": USERS + 3, "stored": USERS, "duplicate": 2, "keyless": 1}
+    assert run["rows"] == {"read": USERS + 3, "stored": USERS, "duplicate": 2, "keyless": 1, "misfits": 0}
     (line,) = run["coverage"]
     assert line["rows"] == {"read": USERS + 3, "matched": USERS, "unmatched": 1, "duplicate": 2}
     check_told(case.link, "ok")
@@ -437,7 +437,7 @@ def test_a_file_lost_its_key(file: FileCase) -> None:
 def test_a_file_has_keys_twice(file: FileCase) -> None:
     file.write(csv_of(FIRST) + "u1,second,1001\nu1,third,1002\n")
     run = file.link.sync()
-    assert run["rows"] == {"read": USERS + 2, "stored": USERS, "duplicate": 2, "keyless": 0}
+    assert run["rows"] == {"read": USERS + 2, "stored": USERS, "duplicate": 2, "keyless": 0, "misfits": 0}
     check_told(file.link, "ok")
     assert file.link.served() == FIRST | {"u1": ("third", 1002.0)}
 

@@ -52,6 +52,8 @@ ROWS = 20_000
 COLUMNS = {"a": "number", "b": "string", "c": "number"}
 """Columns of one generation all say its number, so that every mixture shows."""
 STEPS = ("read", "stage", "check", "swap", "any", "twice")
+TTL_S = 2.0
+"""How long old rows are kept."""
 TRIES = 20
 """How often a step is tried to be met: some take a few milliseconds."""
 
@@ -96,7 +98,7 @@ def world(tmp_path: Path) -> Iterator[World]:
             f"INSERT INTO people SELECT 'u' || n, 0, '0', 0, repeat('x', 20) FROM generate_series(0, {ROWS - 1}) n;"
         )
         database.make_user("reader", "words", "people")
-        more = {"snapshot_ttl_s": "0.01", "syncs_at_once": "2", "queries_at_once": "4"}
+        more = {"snapshot_ttl_s": str(TTL_S), "syncs_at_once": "2", "queries_at_once": "4"}
         server = Server(tmp_path, **settings(tmp_path, **more))
         made = World(server, database, proxy, (Link(server, "db"), Link(server, "file")), tmp_path / "files/people.csv")
         made.renew()
@@ -191,6 +193,9 @@ def check_left(world: World) -> None:
     for _ in range(2):
         for link in world.links:
             assert link.sync()["phase"] in ("done", "unchanged")
+        time.sleep(TTL_S)
+    for link in world.links:
+        assert link.sync()["phase"] == "unchanged"
     world.server.stop()
     kept = [f"rows_{id.replace('-', '')}_{generation}" for id, generation in kept_tables(world.server).items()]
     assert kept_relations(world.server) == sorted(kept)

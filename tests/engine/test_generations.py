@@ -478,8 +478,9 @@ class Model:
             values: dict[str, Any] = {"id": id}
             for name, cell in cells.items():
                 if cell is not None:
-                    type = declared[name] if self.types[name] is Type.STRING else self.types[name]
-                    is_number = type is Type.INTEGER and fits_text(type, cell)
+                    # an integer column goes out as integers, however an older generation stored it
+                    is_whole = Type.INTEGER in (declared[name], self.types[name])
+                    is_number = is_whole and fits_text(Type.INTEGER, cell)
                     values[name] = int(cell) if is_number else cell
             found.append(Row(id, values))
         return found

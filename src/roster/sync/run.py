@@ -201,13 +201,13 @@ def _unchanged(ports: Ports, work: Work) -> Work:
 def _swap(ports: Ports, work: Work) -> Work:
     """Build the ready-made joins aside, name the new generation in one step, then let the old joins go."""
     fetched, table = work.fetched(), present(work.next)
-    _materialise(ports, work, both=True)
+    _make_ready(ports, work)
     _note(ports, work)
     now_ms = ports.clock.now_ms()  # only now: building the joins is the longest part of a run
     run = replace(work.run, phase=Phase.DONE, ended_ms=now_ms, fetched=None)
     sync = replace(
         ports.store.read_sync(table.id) or work.sync,  # it may have become stale meanwhile
-        fingerprint=fetched.fingerprint,
+        fingerprint="" if work.drifts and _is_outdated(ports, work) else fetched.fingerprint,
         cursor=fetched.cursor,
         full_ms=work.sync.full_ms if fetched.changes_only else now_ms,
         drifts=work.drifts,
@@ -219,6 +219,21 @@ def _swap(ports: Ports, work: Work) -> Work:
         raise Error(Code.BUSY, "the source was removed or changed meanwhile")
     _let_go(ports, work)
     return replace(work, run=run, sync=sync)
+
+
+def _is_outdated(ports: Ports, work: Work) -> bool:
+    """Whether fields changed while the run went on: what it paused may be others, which the next run must see."""
+    return any(ports.store.read_mapping(mapping.entity) != mapping for mapping in work.mappings)
+
+
+def _make_ready(ports: Ports, work: Work) -> None:
+    """Build the joins aside. Where that fails, queries make them themselves: only a full disk stops the run."""
+    try:
+        _materialise(ports, work, both=True)
+    except Exception as error:
+        if _no_space(error) is not None:
+            raise
+        log.exception("joins could not be made ready", run=work.run.id)
 
 
 def _let_go(ports: Ports, work: Work) -> None:
@@ -254,12 +269,17 @@ def settle_now(ports: Ports, table: Table, sync: Sync, failure: Failure | None) 
 
 
 def _materialise(ports: Ports, work: Work, *, both: bool) -> None:
-    """Keep the joins with the next generation ready; `both`: beside those with the present one."""
-    following = [present(work.next) if t.id == work.table.id else t for t in work.tables]
-    for mapping in work.mappings:
-        if work.table.id not in {t.id for t in tables_of(mapping, work.tables).values()}:
+    """Keep the joins with the next generation ready; `both`: beside those with the present one.
+
+    Other tables and the fields are as they are now: other runs may have swapped since this one began.
+    """
+    tables = ports.store.list_tables()
+    following = [present(work.next) if t.id == work.table.id else t for t in tables]
+    for entity in Entity:
+        mapping = ports.store.read_mapping(entity)
+        if work.table.id not in {t.id for t in tables_of(mapping, tables).values()}:
             continue
-        worlds: Sequence[Sequence[Table]] = (work.tables, following) if both else (following,)
+        worlds: Sequence[Sequence[Table]] = (tables, following) if both else (tables,)
         ports.engine.materialise(mapping.entity, [profiles(mapping, sources_of(mapping, w)).input for w in worlds])
 
 
