@@ -164,7 +164,10 @@ def _watch(records: Records, run: Run, out: Console) -> Run:
         task = bar.add_task(run.step, total=None, told="")
         while run.phase not in ENDED:
             time.sleep(POLL_S)
-            run = records.store.find_run(run.id) or run
+            found = records.store.find_run(run.id)
+            if found is None:
+                raise Error(Code.NOT_FOUND, "the run is gone: its source was removed meanwhile")
+            run = found
             shown = progress(run, records.clock.now_ms())
             left = f", {shown['eta_s']:g} s left" if shown["eta_s"] else ""
             told = f"{run.rows:,} rows, {shown['rows_per_s']:,} rows/s{left}"

@@ -64,7 +64,8 @@ def _plain(known: list[tuple[Table, Sync]], name: str, meaning: str, value: Call
 
 def _coverage(known: list[tuple[Table, Sync]], name: str, meaning: str, value: Callable[[Coverage], int]) -> Metric:
     made = GaugeMetricFamily(f"roster_connection_{name}", meaning, labels=["connection"])
-    for _, sync in known:
-        for line in sync.coverage:
-            made.add_metric([f"{line.entity}/{line.connection_id}"], float(value(line)))
+    latest = sorted(known, key=lambda pair: pair[1].synced_ms or 0)  # a connection may have read another table once
+    lines = {f"{line.entity}/{line.connection_id}": line for _, sync in latest for line in sync.coverage}
+    for name_of_connection, line in lines.items():
+        made.add_metric([name_of_connection], float(value(line)))
     return made

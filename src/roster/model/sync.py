@@ -86,6 +86,7 @@ class Fetched:
 
     `fingerprint` is equal for equal content; empty when the source cannot tell. `changes_only`: the files
     hold changed rows only, the others stay as they are. `total`: rows the source holds in all, where it told.
+    `origin`: digest of the origin that was read.
     """
 
     names: tuple[str, ...]
@@ -96,6 +97,7 @@ class Fetched:
     rows: int | None = None
     bytes: int = 0
     total: int | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,10 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Where the syncing of one table stands. Times are epoch milliseconds, None for never."""
+    """Where the syncing of one table stands. Times are epoch milliseconds, None for never.
+
+    `total`: rows the source held in all at the last good sync, where it told.
+    """
 
     table_id: str
     state: State
@@ -179,7 +184,7 @@ class Sync:
     full_ms: int | None = None
     tried_ms: int | None = None
     synced_ms: int | None = None
-    next_ms: int | None = None
+    total: int | None = None
     failures: int = 0
     run_id: str = ""
     drifts: tuple[Drift, ...] = ()

@@ -65,6 +65,8 @@ def queue_run(
     run = next((r for r in present if r.phase is Phase.QUEUED), fresh)
     run = replace(run, forced=run.forced or forced, accepted=run.accepted or accepted)
     store.write_run(run)
+    if run.forced:  # what was read before counts no more, even if this run fails
+        store.change_sync(table_id, lambda sync: replace(sync, fingerprint="", cursor=""))
     return run
 
 
@@ -93,6 +95,10 @@ class Syncs:
         for run in unfinished:
             self._enqueue(run)
         self.declare()
+        for sync in self._store.list_syncs():
+            last = self._store.find_run(sync.run_id) if sync.failures else None
+            if last is not None:
+                self._plan_retry(last)
         self._jobs.repeat("look", self.look, LOOK_EVERY_S, LOOK_EVERY_S, 0.0)
         self._jobs.repeat("pick up", self.pick_up, PICK_UP_EVERY_S, PICK_UP_EVERY_S, 0.0)
 
@@ -187,7 +193,7 @@ class Syncs:
                 attempt=attempt,
             )
             self._jobs.cancel(f"retry {table_id}")
-            if run.phase is Phase.QUEUED:
+            if run.id not in self._running:
                 self._enqueue(run)
             return run
 
@@ -207,6 +213,9 @@ class Syncs:
         """Ask for the end of a table's runs, the first of which is given; None when nothing runs."""
         with self._lock:
             found = [r for r in self._store.unfinished_runs() if r.table_id == table_id]
+            if not found and f"retry {table_id}" in self._jobs.ids():
+                found = self._store.list_runs(table_id, 1)
+            self._jobs.cancel(f"retry {table_id}")
             for run in found:
                 self._store.ask_cancel(run.id, who=who, now_ms=self._ports.clock.now_ms())
                 if run.id in self._running:
@@ -281,15 +290,16 @@ class Syncs:
         if table is None:
             self._ports.tables.drop_table(run.table_id)  # what the run filled while the table was removed
             return
-        if run.phase is Phase.FAILED and failure and failure.code in RETRIED and run.attempt < self._pace.attempts_max:
-            delay_s = self._pace.retry_s * 2.0 ** (run.attempt - 1)
-            self._jobs.start(
-                f"retry {table.id}",
-                lambda: self._retry(run),
-                delay_s,
-            )
+        self._plan_retry(run)
         self._schedule(table)
         self._ports.tables.drop_generations({table.id: (table.generation,)}, self._ports.clock.now_ms())
+
+    def _plan_retry(self, run: Run) -> None:
+        """Try a failed run again after a while, if that may help; each further try waits double."""
+        failure = run.failure
+        if run.phase is Phase.FAILED and failure and failure.code in RETRIED and run.attempt < self._pace.attempts_max:
+            delay_s = self._pace.retry_s * 2.0 ** (run.attempt - 1)
+            self._jobs.start(f"retry {run.table_id}", lambda: self._retry(run), delay_s)
 
     def _retry(self, run: Run) -> None:
         if self._store.find_table(run.table_id) is not None:
@@ -303,10 +313,13 @@ class Syncs:
         for table in tables:
             if table.origin is not None:
                 self._settle(table)
-                self._tell(table.id)
-        # newer generations than those named are being filled at this moment
-        current = {t.id: range(t.generation, t.generation + NEWER) for t in tables}
+        # newer generations than those named may be being filled at this moment
+        busy = {run.table_id for run in self._store.unfinished_runs()}
+        current = {t.id: range(t.generation, t.generation + (NEWER if t.id in busy else 1)) for t in tables}
         self._ports.tables.drop_generations(current, self._ports.clock.now_ms())
+        for table in tables:  # last, and not on after a failure: a webhook may take its time to fail
+            if table.origin is not None and not self._tell(table.id):
+                return
 
     def _settle(self, table: Table) -> None:
         """A sync under way does not make a source fresh: it becomes stale all the same."""
@@ -314,15 +327,16 @@ class Syncs:
         if sync is None:
             return
         last = self._store.find_run(sync.run_id) if sync.run_id else None
-        failure = last.failure if last and last.phase is Phase.FAILED else None
+        told = last is not None and (last.phase is Phase.FAILED or sync.synced_ms is None)
+        failure = last.failure if last and told else None
 
         def change(kept: Sync) -> Sync:
             return settle_now(self._ports, table, kept, failure) if kept.run_id == sync.run_id else kept
 
         self._store.change_sync(table.id, change)
 
-    def _tell(self, table_id: str) -> None:
-        """Tell the webhook of a state it has not been told; untold ones are told again at the next look."""
+    def _tell(self, table_id: str) -> bool:
+        """Tell the webhook of a state it has not been told; False when it does not take it: the next look tells."""
         table, sync = self._store.find_table(table_id), self._store.read_sync(table_id)
         if (
             table is None
@@ -331,13 +345,14 @@ class Syncs:
             or sync.told == sync.state
             or sync.state is State.SYNCING
         ):
-            return
+            return True
         try:
             self._notices.tell(self._notice(table, sync))
         except Error as error:
             log.warning("the webhook was not told", source=table.name, why=error.message)
-            return
+            return False
         self._store.change_sync(table.id, lambda kept: replace(kept, told=sync.state.value))
+        return True
 
     def _notice(self, table: Table, sync: Sync) -> Notice:
         mappings = [self._store.read_mapping(entity) for entity in Entity]

@@ -73,6 +73,17 @@ def _token_address(secret: Map[str, str]) -> list[str]:
         raise Error(Code.INVALID, message, at="secret", hint="the JSON file as Google gives it") from error
 
 
+WHOLE_CREDENTIALS: dict[str, tuple[frozenset[str], ...]] = {
+    "s3": (frozenset({"access_key_id", "secret_access_key"}),),
+    "az": (
+        frozenset({"account_key"}),
+        frozenset({"sas_token"}),
+        frozenset({"tenant_id", "client_id", "client_secret"}),
+    ),
+}
+"""Sets of members that prove somebody by themselves, for each kind of store."""
+
+
 def object_store_options(store: Store, secret: Map[str, str]) -> dict[str, str]:
     """Options of Rust's object_store, which delta-rs reads through. Without credentials, requests are not signed."""
     options = {
@@ -104,9 +115,20 @@ def object_store_options(store: Store, secret: Map[str, str]) -> dict[str, str]:
                 "client_secret": "azure_storage_client_secret",
             }
             unsigned = {"azure_skip_signature": "true"}
+    _check_whole(store.kind, secret)
     found = {option: secret[name] for name, option in names.items() if secret.get(name)}
     signed = any(name in found for name in names.values() if name != "azure_storage_account_name")
     return options | found | ({} if signed else unsigned)
+
+
+def _check_whole(kind: str, secret: Map[str, str]) -> None:
+    """Credentials in part would make the library ask the machine's own identity for the rest. Error: INVALID."""
+    given = {name for name, value in secret.items() if value}
+    wholes = WHOLE_CREDENTIALS.get(kind, ())
+    asked = given & set().union(*wholes)
+    if asked and not any(whole <= given for whole in wholes):
+        hint = "give " + ", or ".join(" with ".join(sorted(whole)) for whole in wholes)
+        raise Error(Code.INVALID, f"{', '.join(sorted(asked))} alone are no credentials", at="secret", hint=hint)
 
 
 def store_failure(error: Exception, job: Job, what: str) -> Error:

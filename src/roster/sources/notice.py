@@ -29,8 +29,11 @@ class Webhook:
         body = json.dumps(notice_body(notice), separators=(",", ":")).encode()
         headers = {"content-type": "application/json", SIGNATURE: sign(self._secret, body)}
         try:
-            with httpx2.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
-                status = client.post(self._url, content=body, headers=headers).status_code
+            with (
+                httpx2.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
+                client.stream("POST", self._url, content=body, headers=headers) as answer,
+            ):
+                status = answer.status_code
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise Error(Code.BUSY, f"the webhook cannot be reached: {type(error).__name__}") from error
         if not 200 <= status < 300:

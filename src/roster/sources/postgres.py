@@ -25,6 +25,8 @@ from roster.sources.sql import Standing, bare_query, check_names, nearest, read_
 PORT = "5432"
 CONNECT_TIMEOUT_S = 10
 BATCH_BYTES = str(4 * 2**20)
+DOUBLE_DIGITS = 15
+"""Whole numbers of so many digits are exact as a double."""
 DIGITS_MAX = 38
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -251,9 +253,12 @@ class _Snapshot:
 def _exact(scale: int | None, whole: int | None) -> str:
     """A numeric column of any scale: as a decimal that has room for all its digits, else as text.
 
-    With at least one fraction digit, that a column of whole numbers is no integer one day and a number the next.
+    With at least one fraction digit, that a column of whole numbers is no integer one day and a number the next;
+    but not beyond 15 digits: read as a number, two long ids would be one.
     """
     decimals, digits = max(scale or 0, 1), whole or 1
+    if not scale and digits > DOUBLE_DIGITS:
+        return NUMERIC_TEXT
     return NUMERIC.format(digits + decimals, decimals) if digits + decimals <= DIGITS_MAX else NUMERIC_TEXT
 
 

@@ -37,7 +37,6 @@ ENVIRONMENT = (
     "PATH",
     "LANG",
     "LC_ALL",
-    "TZ",
     "LD_LIBRARY_PATH",
     "PYTHONPATH",
     "PYTHONDONTWRITEBYTECODE",
@@ -116,7 +115,7 @@ class _Child:
         command = [sys.executable, "-P", "-m", "roster.sources"]
         place = str(folder)
         env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        env |= {"HOME": place, "TMPDIR": place}
+        env |= {"HOME": place, "TMPDIR": place, "TZ": "UTC"}  # a time without a zone is UTC, wherever we run
         pipe = subprocess.PIPE
         try:
             # a group of its own, so that Ctrl-C at a terminal reaches the server alone

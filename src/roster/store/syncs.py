@@ -155,8 +155,15 @@ def _find_sync(connection: Connection, table_id: str) -> Sync | None:
 
 
 def _put_run(connection: Connection, run: Run) -> bool:
-    """Whether it is to be cancelled: as kept, whatever the run at hand says of it."""
-    asked = connection.execute(select(sync_runs.c.cancel_asked).where(sync_runs.c.id == run.id)).scalar()
-    asked = bool(asked) or run.cancel_asked
-    put_row(connection, sync_runs, "id", record_of_run(replace(run, cancel_asked=asked)))
-    return asked
+    """Whether it is to be cancelled. What somebody asked for stays asked, and a run that has ended stays so."""
+    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run.id)).mappings().first()
+    kept = run_of(row) if row is not None else run
+    merged = replace(
+        run,
+        cancel_asked=kept.cancel_asked or run.cancel_asked,
+        forced=kept.forced or run.forced,
+        accepted=kept.accepted or run.accepted,
+    )
+    if kept.phase not in ENDED or run.phase in ENDED:
+        put_row(connection, sync_runs, "id", record_of_run(merged))
+    return merged.cancel_asked

@@ -86,7 +86,7 @@ syncs = Table(
     Column("full_ms", BigInteger),
     Column("tried_ms", BigInteger),
     Column("synced_ms", BigInteger),
-    Column("next_ms", BigInteger),
+    Column("total", BigInteger),
     Column("failures", Integer, nullable=False),
     Column("run_id", String, nullable=False),
     Column("drifts", JSON, nullable=False),

@@ -28,6 +28,10 @@ class Use:
         """As drift reports name it: `users/crm/tier`."""
         return f"{owner_of(self.entity, self.connection)}/{self.field.id}"
 
+    def joined_on(self, columns: Schema) -> str | None:
+        """The column that the field's connection joins on; None when the join names an attribute, or nothing."""
+        return find_column(self.connection.join_attribute, columns)
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -79,7 +83,8 @@ def settle_columns(table: Table, readers: Readers, found: Schema, offered: Schem
     else:
         following = table.columns
         missing = tuple(c for c in table.columns if c.name not in names)
-    _check_joins(table, readers, present)
+    if table.owner:  # a shared table does not stop for one of its connections
+        _check_joins(table, readers, present)
     used = {use.column for use in uses_of(readers, following)}
     known = {c.name for c in table.columns} - {c.name for c in offered}
     new = tuple(c for c in present if table.columns and c.name not in known | used)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import structlog
 
 from roster.base.errors import Code, Error
+from roster.base.values import digest
 from roster.model.cloud_table import members_of
 from roster.model.held import sources_of, tables_of
 from roster.model.reference_table import Table
@@ -58,7 +59,7 @@ def run_sync(ports: Ports, run: Run, cancel: Cancel) -> Run:
 
 
 def _take_steps(ports: Ports, work: Work, folder: Path) -> Run:
-    left = _left(work.run, folder)
+    left = _left(work, folder)
     for step, action in STEPS:
         if step in left:
             work = _note(ports, replace(work, run=replace(work.run, step=step)))
@@ -68,10 +69,12 @@ def _take_steps(ports: Ports, work: Work, folder: Path) -> Run:
     return work.run
 
 
-def _left(run: Run, folder: Path) -> tuple[Step, ...]:
-    """The steps still to do: files that were read whole need not be read again."""
+def _left(work: Work, folder: Path) -> tuple[Step, ...]:
+    """The steps still to do: files that were read whole, from where the source still is, need not be read again."""
     order = tuple(step for step, _ in STEPS)
-    kept = run.fetched is not None and all((folder / name).is_file() for name in run.fetched.names)
+    fetched = work.run.fetched
+    kept = fetched is not None and all((folder / name).is_file() for name in fetched.names)
+    kept = kept and fetched is not None and fetched.origin == _digest(work.table)
     return order[order.index(Step.STAGE) :] if kept else order
 
 
@@ -141,11 +144,9 @@ def _read(ports: Ports, work: Work) -> Work:
         full,
     )
     fetched = _fetch(ports, work, wanted)
-    if fetched is not None and fetched.changes_only and _lost_rows(work.table, fetched):
-        log.info("rows vanished from the source, reading all of it", source=work.table.name)
-        fetched = _fetch(ports, work, replace(wanted, cursor="", fingerprint="", full=True))
     if fetched is None:
         return _unchanged(ports, work)
+    fetched = replace(fetched, origin=_digest(work.table))
     rows = fetched.rows if fetched.rows is not None else work.run.rows
     return replace(work, run=replace(work.run, fetched=fetched, rows=rows, bytes=fetched.bytes))
 
@@ -156,9 +157,27 @@ def _full_is_due(ports: Ports, work: Work) -> bool:
     return every is not None and (last_ms is None or ports.clock.now_ms() >= last_ms + every * 1000)
 
 
-def _lost_rows(table: Table, fetched: Fetched) -> bool:
-    """Whether the source holds so few rows that some of ours must be gone there."""
-    return fetched.total is not None and fetched.total < table.row_count
+def _digest(table: Table) -> str:
+    return digest(asdict(table.origin)) if table.origin else ""
+
+
+def _stage(ports: Ports, work: Work) -> Work:
+    """Stage what was read; when its numbers say that rows are gone from the source, read and stage all of it."""
+    staged = stage(ports, work)
+    if not _lost_rows(staged):
+        return staged
+    log.info("rows vanished from the source, reading all of it", source=work.table.name)
+    run = replace(work.run, forced=True, fetched=None)
+    return stage(ports, _read(ports, replace(work, run=run)))
+
+
+def _lost_rows(work: Work) -> bool:
+    """Whether a source holds fewer rows than it held before and the new ones together: then some are gone."""
+    fetched, now = work.fetched(), present(work.staged).rows
+    if not fetched.changes_only or fetched.total is None:
+        return False
+    before = work.sync.total if work.sync.total is not None else work.table.row_count
+    return fetched.total < before + (now - work.table.row_count)
 
 
 def _credentials(ports: Ports, table: Table) -> dict[str, str]:
@@ -209,6 +228,7 @@ def _swap(ports: Ports, work: Work) -> Work:
         ports.store.read_sync(table.id) or work.sync,  # it may have become stale meanwhile
         fingerprint="" if work.drifts and _is_outdated(ports, work) else fetched.fingerprint,
         cursor=fetched.cursor,
+        total=fetched.total,
         full_ms=work.sync.full_ms if fetched.changes_only else now_ms,
         drifts=work.drifts,
         offered=present(work.columns).offered,
@@ -245,9 +265,9 @@ def _let_go(ports: Ports, work: Work) -> None:
 
 
 def conclude(ports: Ports, table: Table, sync: Sync, run: Run) -> Sync:
-    """What is known of a source after a run of it has ended. A cancelled one says nothing of the source."""
+    """What is known of a source after a run of it has ended. A cancelled one says nothing of good values."""
     now_ms = ports.clock.now_ms()
-    if run.phase is Phase.CANCELLED:
+    if run.phase is Phase.CANCELLED and sync.synced_ms is not None:
         return replace(sync, tried_ms=now_ms)
     good = run.phase in (Phase.DONE, Phase.UNCHANGED)
     failed = run.phase is Phase.FAILED
@@ -258,7 +278,7 @@ def conclude(ports: Ports, table: Table, sync: Sync, run: Run) -> Sync:
         synced_ms=now_ms if good else sync.synced_ms,
         failures=0 if good else sync.failures + failed,
     )
-    return settle_now(ports, table, known, run.failure if failed else None)
+    return settle_now(ports, table, known, None if good else run.failure)
 
 
 def settle_now(ports: Ports, table: Table, sync: Sync, failure: Failure | None) -> Sync:
@@ -285,7 +305,7 @@ def _materialise(ports: Ports, work: Work, *, both: bool) -> None:
 
 STEPS: tuple[tuple[Step, Action], ...] = (
     (Step.READ, _read),
-    (Step.STAGE, stage),
+    (Step.STAGE, _stage),
     (Step.CHECK, check),
     (Step.SWAP, _swap),
 )

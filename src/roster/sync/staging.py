@@ -93,7 +93,8 @@ def _misfit_rows(ports: Ports, work: Work) -> int:
 
 def _refuse_shrinking(ports: Ports, work: Work) -> None:
     before, after = work.table.row_count, present(work.next).row_count
-    if work.run.accepted or before == 0 or before - after <= before * ports.rules.shrink_max:
+    asked = ports.store.find_run(work.run.id) or work.run  # somebody may have allowed it meanwhile
+    if asked.accepted or before == 0 or before - after <= before * ports.rules.shrink_max:
         return
     lost = "is empty" if after == 0 else f"has {after:,} rows"
     hint = "if that is right, sync with accept_loss=true, or raise the setting sync_shrink_max"
@@ -106,7 +107,7 @@ def _retyped(ports: Ports, work: Work) -> list[Drift]:
     if not work.table.columns:
         return []
     for _, connection in work.readers():
-        misfits = _misfits(ports, work, connection, present(work.next), present(work.staged).fresh)
+        misfits = _misfits(ports, work, connection, present(work.next), relation_of(present(work.next)))
         if misfits:
             before = _misfits(ports, work, connection, work.table, relation_of(work.table))
             for id, cells in misfits.items():
@@ -130,7 +131,7 @@ def _retyped_drift(ports: Ports, work: Work, cells: Cells) -> Drift:
 
 def _drift(ports: Ports, work: Work, column: str, kind: DriftKind, reason: str) -> Drift:
     uses = uses_of(work.readers(), present(work.next).columns)
-    fields = tuple(use.name() for use in uses if use.column == column)
+    fields = tuple(use.name() for use in uses if column in (use.column, use.joined_on(work.table.columns)))
     known = next((d for d in work.sync.drifts if (d.column, d.kind) == (column, kind)), None)
     since_ms = known.since_ms if known else ports.clock.now_ms()
     paused = f"; paused: {', '.join(fields)}" if fields else ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from roster.base.errors import Code
-from roster.model.connection import Connection, find_column, hint_columns
+from roster.base.errors import Code, Error
+from roster.model.connection import Connection, find_column, find_join_column, hint_columns
 from roster.model.held import owner_of
 from roster.model.mapping import Mapping
 from roster.model.reference_table import Table
@@ -60,6 +60,10 @@ def connection_state(
         return State.WAITING, f"waits for {waits_for}", connection.created_ms
     if sync is not None and (sync.state is not State.DRIFTED or not table.columns):
         return sync.state, sync.reason, sync.since_ms
+    try:
+        find_join_column(mapping.entity, connection.join_attribute, table.columns)
+    except Error as error:
+        return State.DRIFTED, f"{error.message}; {error.hint}", max(connection.updated_ms, table.updated_ms)
     lacking = [f for f in connection.fields if find_column(f.source_name, table.columns) is None]
     if lacking:
         told = "; ".join(f"no column {f.source_name!r} for field {f.id!r}" for f in lacking)

@@ -56,7 +56,7 @@ def _make_syncs() -> None:
         sa.Column("full_ms", sa.BigInteger),
         sa.Column("tried_ms", sa.BigInteger),
         sa.Column("synced_ms", sa.BigInteger),
-        sa.Column("next_ms", sa.BigInteger),
+        sa.Column("total", sa.BigInteger),
         sa.Column("failures", sa.Integer, nullable=False),
         sa.Column("run_id", sa.String, nullable=False),
         sa.Column("drifts", sa.JSON, nullable=False),
