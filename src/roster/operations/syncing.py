@@ -84,6 +84,7 @@ class Syncs:
         self._held: set[str] = set()
         self._running: dict[str, Cancel] = {}
         self._stopping = False
+        self._telling = threading.Lock()
 
     def start(self) -> None:
         """Go on with what a crash or a stop interrupted, then keep the schedules."""
@@ -337,22 +338,19 @@ class Syncs:
 
     def _tell(self, table_id: str) -> bool:
         """Tell the webhook of a state it has not been told; False when it does not take it: the next look tells."""
-        table, sync = self._store.find_table(table_id), self._store.read_sync(table_id)
-        if (
-            table is None
-            or self._notices is None
-            or sync is None
-            or sync.told == sync.state
-            or sync.state is State.SYNCING
-        ):
+        if self._notices is None:
             return True
-        try:
-            self._notices.tell(self._notice(table, sync))
-        except Error as error:
-            log.warning("the webhook was not told", source=table.name, why=error.message)
-            return False
-        self._store.change_sync(table.id, lambda kept: replace(kept, told=sync.state.value))
-        return True
+        with self._telling:  # a look and the end of a run must not both tell of one change
+            table, sync = self._store.find_table(table_id), self._store.read_sync(table_id)
+            if table is None or sync is None or sync.told == sync.state or sync.state is State.SYNCING:
+                return True
+            try:
+                self._notices.tell(self._notice(table, sync))
+            except Error as error:
+                log.warning("the webhook was not told", source=table.name, why=error.message)
+                return False
+            self._store.change_sync(table.id, lambda kept: replace(kept, told=sync.state.value))
+            return True
 
     def _notice(self, table: Table, sync: Sync) -> Notice:
         mappings = [self._store.read_mapping(entity) for entity in Entity]
