@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Event
 from time import monotonic, sleep
 from typing import Any
@@ -547,6 +548,8 @@ def test_connections_are_listed_as_created(shop: Server) -> None:
         ("active", "active", "boolean"),
         ("since", "since", "timestamp"),
     ]
+    since = crm["metadata"].pop("roster_since")
+    assert datetime.fromisoformat(since) <= datetime.now(UTC)
     assert crm["metadata"] == {"table_name": "crm", "roster_state": "ok"}
     assert crm["created_at"].endswith("Z")
     assert crm["created_by"] == crm["updated_by"] != ""
@@ -592,7 +595,8 @@ def test_a_connection_without_an_id_gets_one(shop: Server) -> None:
         (400, ["/data/attributes/join_attribute", "'email'"], "bad", [], {"join_attribute": "emial"}),
         (400, ["/data/attributes/join_attribute"], "bad", [], {"join_attribute": ""}),
         (400, ["/data/attributes/metadata/x"], "bad", [], {"metadata": {"x": 1}}),
-        (501, ["/data/attributes/type", "ref_table"], "bad", [], {"type": "snowflake"}),
+        (501, ["/data/attributes/type", "ref_table"], "bad", [], {"type": "oracle"}),
+        (400, ["/data/attributes/metadata/table_name", "'table'"], "bad", [], {"type": "snowflake"}),
         (400, ["too many", "fields_max"], "bad", [field(f"x{i}", "tier") for i in range(201)], {}),
     ],
 )
