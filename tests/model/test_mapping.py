@@ -141,6 +141,9 @@ def test_create_checks_kind_join_and_columns() -> None:
         made(request(type="snowflake"))
     with refused(Code.INVALID, "/data/attributes/metadata/password", hint="secret"):
         made(request(type="postgres", metadata=(("password", "x"),)))
+    for address in ("https://bob:hunter2@host/", "https://host/?token=abc", "https://host/#abc"):
+        with refused(Code.INVALID, "/data/attributes/metadata/catalog", hint="named secret"):
+            made(request(type="iceberg", metadata=(("catalog", address), ("table", "a.b"))))
     with refused(Code.INVALID, "/data/attributes/join_type", hint="email, user_id, user_email"):
         made(request(join_type="shoe_size"))
     with refused(Code.INVALID, "/data/attributes/join_type", hint="account_id"):

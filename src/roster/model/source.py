@@ -226,10 +226,23 @@ def parse_origin(type: str, metadata: Map[str, str], at: str = "/data/attributes
     if kind.either and len(chosen) != 1:
         message = f"give exactly one of {' and '.join(kind.either)}"
         raise Error(Code.INVALID, message, at=at, hint=f"given: {', '.join(chosen) or 'none'}")
+    for name, text in given.items():
+        _refuse_credentials(text, f"{at}/{name}")
     for name in ("every", "full_every"):
         if name in given:
             parse_every(given[name], f"{at}/{name}")
     return Origin(kind.name, tuple(sorted(given.items())))
+
+
+def _refuse_credentials(text: str, at: str) -> None:
+    """Metadata is shown and kept in history: an address in it is a plain one. Error: INVALID."""
+    found = re.match(r"[a-z][a-z0-9+.-]*://(?P<server>[^/?#]*)", text.strip(), re.IGNORECASE)
+    if found is None:
+        return
+    web = text.strip().lower().startswith(("http://", "https://"))
+    if "@" in found["server"] or (web and re.search(r"[?#]", text)):
+        hint = "only scheme, host, port and path; keep credentials in a named secret"
+        raise Error(Code.INVALID, "the address holds more than a place", at=at, hint=hint)
 
 
 def format_of_name(name: str, format: str = "", at: str = "") -> str:
