@@ -428,7 +428,9 @@ def test_hubspot_asks_allowed_hosts_only(tmp_path: Path) -> None:
     for policy in (Policy(), Policy(("api.example.com",))):
         job = make_job(tmp_path, "hubspot", options, {"access_token": PAT}, policy=policy)
         assert failure(hubspot, job).code is Code.FORBIDDEN
-    for url in ("http://192.0.2.1", "https://user:pw@127.0.0.1", "ftp://127.0.0.1", "no address"):
+    with pytest.raises(Error, match="more than a place"):
+        parse_origin("hubspot", options | {"base_url": "https://user:pw@127.0.0.1"})
+    for url in ("http://192.0.2.1", "ftp://127.0.0.1", "no address"):
         job = make_job(
             tmp_path,
             "hubspot",
