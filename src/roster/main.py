@@ -36,7 +36,7 @@ from roster.store.jobs import BackgroundJobs
 from roster.store.secret import load_or_create_secret
 from roster.store.vault import NONCE_BYTES, AesVault
 from roster.sync.work import Ports, Rules
-from roster.worker import Repeater
+from roster.worker import Repeater, run_behind, step_behind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +72,8 @@ class Product:
         self.settings = settings
         folder = settings.data
         limits = DuckLimits(settings.engine_memory, settings.engine_threads, settings.engine_spill)
-        self.duck = Duck(folder / "engine.duckdb", limits)
+        # a query begins on the thread that asks; the engine's own threads come to its help when they are free
+        self.duck = run_behind(lambda: Duck(folder / "engine.duckdb", limits))
         self.store = open_store(folder, clock)
         enriched = Enriched(self.duck)
         self.events = DuckEvents(self.duck, enriched.renew_profiles)
@@ -86,7 +87,7 @@ class Product:
         ports = Ports(
             self.store, self.tables, engine, sources, vault, clock, folder.resolve() / "syncs", rules_of(settings)
         )
-        self.jobs = BackgroundJobs(clock, settings.syncs_at_once + OTHER_WORKERS)
+        self.jobs = BackgroundJobs(clock, settings.syncs_at_once + OTHER_WORKERS, prepare=step_behind)
         self.syncs = Syncs(ports, self.jobs, pace_of(settings), notices_of(settings))
         self.context = Context(
             engine=engine,

@@ -1,14 +1,32 @@
-"""Owns the background threads of a running product: applying events and materialising profiles."""
+"""Owns the background threads of a running product, and that they give way to those who answer requests."""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import structlog
 
 log = structlog.get_logger("roster.worker")
 RETRY_S = 5.0
+NICENESS = 10
+Made = TypeVar("Made")
+
+
+def step_behind() -> None:
+    """Have this thread, and those it will start, run when others leave the processor; where threads have a rank."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def run_behind(work: Callable[[], Made]) -> Made:
+    """What `work` gives, run in a thread that steps behind and ends with it: its own threads stay behind."""
+    with ThreadPoolExecutor(1, initializer=step_behind) as behind:
+        return behind.submit(work).result()
 
 
 class Repeater:
@@ -43,6 +61,7 @@ class Repeater:
         self._thread.join()
 
     def _run(self) -> None:
+        step_behind()
         while True:
             self._poked.wait()
             self._poked.clear()

@@ -21,8 +21,9 @@ from roster.analyses.facets import FacetRequest, facet
 from roster.analyses.profiles import PageRequest, Selection, page
 from roster.analyses.scopes import World
 from roster.base.time import Range, epoch_ms, instant
+from roster.model.changes import create
 from roster.model.connection import CreateRequest, Field
-from roster.model.mapping import create, empty
+from roster.model.mapping import empty
 from roster.model.reference_table import Table, relation_of
 from roster.model.schema import EVENT_SCHEMA, Column, Entity, Type, profile_schema
 from roster.query.dialect import DUCKDB

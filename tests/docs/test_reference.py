@@ -12,8 +12,9 @@ import pytest
 from docs.pages import ROOT
 from roster.analyses.scopes import World, event_scope, profile_scope
 from roster.base.errors import Code, Error
+from roster.model.changes import create
 from roster.model.connection import CreateRequest, Field
-from roster.model.mapping import create, empty
+from roster.model.mapping import empty
 from roster.model.schema import Entity, Type
 from roster.query.resolve import Scope, resolve
 from roster.query.search import parse

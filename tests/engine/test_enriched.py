@@ -18,8 +18,9 @@ from roster.engine.enriched import Enriched
 from roster.engine.events import DuckEvents
 from roster.engine.newest import group_newest
 from roster.engine.tables import DuckTables
+from roster.model.changes import create
 from roster.model.connection import CreateRequest, Field
-from roster.model.mapping import Mapping, create, empty
+from roster.model.mapping import Mapping, empty
 from roster.model.reference_table import Row, Table
 from roster.model.schema import Column, Entity, Type
 from roster.ports import Merge

@@ -8,8 +8,9 @@ import pytest
 
 from roster.base.errors import Code, Error
 from roster.model.access import Key, KeyKind
+from roster.model.changes import create, update
 from roster.model.connection import CreateRequest, Field, FieldUpdate, UpdateRequest
-from roster.model.mapping import Mapping, create, diff_versions, empty, update
+from roster.model.mapping import Mapping, diff_versions, empty
 from roster.model.reference_table import Table, Upload
 from roster.model.schema import Column, Entity, Type
 from roster.ports import Store

@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+from roster.model.changes import create, update
 from roster.model.connection import CreateRequest, Field, UpdateRequest
-from roster.model.mapping import Mapping, create, update
+from roster.model.mapping import Mapping
 from roster.model.schema import Entity, Type
 from roster.model.sync import Phase, Run, Step, Trigger
 from roster.store.database import Database

@@ -16,9 +16,10 @@ from roster.engine.duckdb import DuckEngine
 from roster.engine.enriched import Enriched
 from roster.engine.events import DuckEvents
 from roster.engine.tables import DuckTables
+from roster.model.changes import create, update
 from roster.model.connection import CreateRequest, Field, UpdateRequest
 from roster.model.held import held_name, make_held, sources_of
-from roster.model.mapping import Mapping, create, update
+from roster.model.mapping import Mapping
 from roster.model.reference_table import Table
 from roster.model.schema import Entity, Type
 from roster.model.source import Origin

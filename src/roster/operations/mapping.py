@@ -7,6 +7,7 @@ from typing import Any
 
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
+from roster.model.changes import create, delete, update
 from roster.model.connection import (
     REFERENCE_TABLE,
     Connection,
@@ -17,7 +18,7 @@ from roster.model.connection import (
     parse_type,
 )
 from roster.model.held import is_reference, owner_of, sources_of, tables_of
-from roster.model.mapping import Mapping, Version, attributes, create, delete, update
+from roster.model.mapping import Mapping, Version, attributes
 from roster.model.reference_table import Table
 from roster.model.schema import Entity, Schema, Type
 from roster.model.source import find_kind, parse_origin

@@ -38,13 +38,13 @@ class _Job:
 class BackgroundJobs:
     """Jobs on a scheduler thread and a pool of workers. `clock` is the machine's: the scheduler reads that one."""
 
-    def __init__(self, clock: Clock, at_once: int) -> None:
-        """`at_once`: how many jobs run at the same time; more wait for a free thread."""
+    def __init__(self, clock: Clock, at_once: int, prepare: Callable[[], None] | None = None) -> None:
+        """`at_once`: how many jobs run at the same time, more wait for a free thread; `prepare`s each thread."""
         self._clock = clock
         self._lock = Lock()
         self._waiting: dict[str, _Job] = {}
         self._stopping = False
-        self._workers = ThreadPoolExecutor(at_once, pool_kwargs={"thread_name_prefix": "job"})
+        self._workers = ThreadPoolExecutor(at_once, {"thread_name_prefix": "job", "initializer": prepare})
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": self._workers})
         self._scheduler.start()
 
