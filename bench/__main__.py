@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.history import run_history
 from bench.intake import run_intake
 from bench.measure import Outcome
+from bench.previews import run_previews
 from bench.queries import READS
 from bench.reads import run_read
 from bench.report import machine, table, write_json
@@ -23,7 +25,7 @@ from bench.update import run_update
 from bench.world import HOME, Size, World, open_world
 from roster.main import Product, SystemClock
 
-NAMES = ("start", *(r.name for r in READS), "update", "syncs", "intake", "sources")
+NAMES = ("start", *(r.name for r in READS), "previews", "update", "history", "syncs", "intake", "sources")
 UNASKED = tuple(name for name in NAMES if name != "sources")
 """All but what needs programs of others."""
 
@@ -73,6 +75,8 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
         if "start" in chosen:
             yield run_start(copy, world.keys, rounds)
         yield from _run_paired(world, copy, chosen, rounds)
+        if "history" in chosen:
+            yield run_history(world.lend(), world, size, rounds)
         if "intake" in chosen:
             yield run_intake(copy, world.keys, size, rounds)
         if "syncs" in chosen:
@@ -86,7 +90,7 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
 def _run_paired(world: World, copy: Path, chosen: tuple[str, ...], rounds: int) -> Iterator[Outcome]:
     """What runs over HTTP on the copy and by hand on the original, in the same rounds."""
     reads = [r for r in READS if r.name in chosen]
-    if not reads and "update" not in chosen:
+    if not reads and not {"previews", "update"} & {*chosen}:
         return
     product = Product(world.settings(), SystemClock())
     connection = product.duck.cursor()
@@ -94,6 +98,8 @@ def _run_paired(world: World, copy: Path, chosen: tuple[str, ...], rounds: int) 
         with Server(copy, world.keys) as server, server.wire() as wire:
             for read in reads:
                 yield run_read(read, product.context, connection, wire, world.table_id, rounds)
+            if "previews" in chosen:
+                yield run_previews(connection, server, wire, world.table_id, rounds)
             if "update" in chosen:
                 yield run_update(connection, wire, rounds)
     finally:

@@ -44,6 +44,7 @@ RIGHTS: dict[Right, str] = {
     Right.READ: "API key and application key, or bearer",
     Right.WRITE_MAPPING: "API key and application key, or bearer",
     Right.WRITE_TABLES: "API key and application key, or bearer",
+    Right.WRITE_SEGMENTS: "API key and application key, or bearer",
 }
 
 

@@ -81,7 +81,7 @@ def join(plan: Join, tables: Tables) -> list[Row]:
     empty = {column.name: None for column in schema_of(plan.right)}
     joined: list[Row] = []
     for row in rows_of(plan.left, tables):
-        matches = [other for other in right if all(equal(value_of(a, row), value_of(b, other)) for a, b in plan.on)]
+        matches = [other for other in right if meets(plan, row, other)]
         match plan.kind:
             case "inner":
                 joined += [row | other for other in matches]
@@ -94,6 +94,19 @@ def join(plan: Join, tables: Tables) -> list[Row]:
         if len(joined) > ROWS_MAX:
             raise TooManyRows
     return joined
+
+
+def meets(plan: Join, row: Row, other: Row) -> bool:
+    if not all(equal(value_of(a, row), value_of(b, other)) for a, b in plan.on):
+        return False
+    if plan.during is None:
+        return True
+    time, since, until = (
+        value_of(plan.during.time, row),
+        value_of(plan.during.since, other),
+        value_of(plan.during.until, other),
+    )
+    return None not in (time, since, until) and bool(since <= time < until)
 
 
 def equal(left: Any, right: Any) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, assert_never
 
+import re2
+
 from roster.model.schema import Type
 from roster.query.expr import (
     BLANKS,
@@ -22,12 +24,14 @@ from roster.query.expr import (
     Expr,
     Fn,
     Get,
+    If,
     In,
     InBlocks,
     IsNull,
     Item,
     Like,
     Literal,
+    Matches,
     Not,
     Or,
     Wild,
@@ -80,11 +84,13 @@ def value_at(expr: Expr, at: Place) -> Any:
             return called(fn, [value_at(a, at) for a in args])
         case Cast(item, type):
             return converted(value_at(item, at), type_of(item), type)
+        case If(where, then, other):
+            return value_at(then if value_at(where, at) is True else other, at)
         case _:
             return tested(expr, at)
 
 
-def tested(expr: Compare | In | Like | InBlocks, at: Place) -> bool | None:
+def tested(expr: Compare | In | Like | Matches | InBlocks, at: Place) -> bool | None:
     """Predicates that are null when their subject is."""
     match expr:
         case Compare(op, left, right):
@@ -103,6 +109,9 @@ def tested(expr: Compare | In | Like | InBlocks, at: Place) -> bool | None:
                 return None
             shape = "".join(WILD[p] if isinstance(p, Wild) else re.escape(lowered(p) if fold else p) for p in pieces)
             return re.fullmatch(shape, lowered(text) if fold else text, re.DOTALL) is not None
+        case Matches(item, pattern):
+            text = value_at(item, at)
+            return None if text is None else re2.fullmatch(pattern, text) is not None
         case InBlocks(item, blocks):
             text = value_at(item, at)
             return in_blocks(text, blocks) if text is not None or not blocks else None
@@ -158,6 +167,8 @@ def is_in_block(address: ipaddress.IPv6Address, block: str) -> bool:
 
 
 def called(fn: Fn, values: list[Any]) -> Any:
+    if fn is Fn.GREATEST:
+        return max((v for v in values if v is not None), default=None)
     if None in values:
         return None
     match fn:

@@ -16,18 +16,21 @@ from roster.query.expr import (
     Expr,
     Fn,
     Get,
+    If,
     In,
     InBlocks,
     IsNull,
     Item,
     Like,
     Literal,
+    Matches,
     Not,
     Or,
     Wild,
 )
 from worlds import INTEGERS, KEYS, PLAIN_TEXTS, VALUES, known, moments, texts
 
+REGEXES = ("a.*", "(?i)[ab]+", ".", "", r"\d+|\pL*", r"a\b.*", "^b.?$", "[^a]*")
 BLOCKS = ("10.0.0.0/24", "10.0.0.1/32", "0.0.0.0/0", "::1/128", "2001:db8::/32", "::/0")
 
 
@@ -79,6 +82,9 @@ def exprs(draw: DrawFn, schema: Schema, type: Type, depth: int = 2, inside: bool
     present = sorted({c.type for c in schema} - {type}) or [Type.STRING]
     others = st.sampled_from(present) | st.sampled_from([t for t in Type if t is not type])
     casts = others.flatmap(inner).map(lambda e: Cast(e, type))
+    if type is not Type.ANY:
+        leaves.append(st.lists(inner(type), min_size=1, max_size=3).map(lambda args: Call(Fn.GREATEST, tuple(args))))
+    leaves.append(st.builds(If, predicates(schema, depth - 1, inside), inner(type), inner(type)))
     match type:
         case Type.STRING:
             fn = st.sampled_from([Fn.LOWER, Fn.TRIM, Fn.NULL_IF_EMPTY])
@@ -114,6 +120,7 @@ def predicates(draw: DrawFn, schema: Schema, depth: int = 2, inside: bool = Fals
         st.builds(Compare, ops, item(type), item(type) | literals(type)),
         st.builds(In, item(type), options),
         st.builds(Like, item(Type.STRING), patterns(), st.booleans()),
+        st.builds(Matches, item(Type.STRING), st.sampled_from(REGEXES)),
         st.builds(InBlocks, item(Type.STRING), blocks),
         st.builds(IsNull, st.sampled_from(Type).flatmap(item)),
         st.builds(Not, again),

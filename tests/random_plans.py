@@ -26,6 +26,7 @@ from roster.query.expr import (
 from roster.query.plan import (
     Agg,
     Aggregate,
+    During,
     FillTime,
     Filter,
     Join,
@@ -62,6 +63,7 @@ from worlds import (
 KINDS: tuple[OneOf["inner", "left", "semi", "anti"], ...] = ("inner", "left", "semi", "anti")
 WINDOWS_MS = (0, 1, 3_600_000, 7_200_000, 86_400_000)
 HOUR_MS = 3_600_000
+ORDERED = (Type.INTEGER, Type.NUMBER, Type.TIMESTAMP, Type.STRING)
 
 
 def fresh_names(draw: DrawFn, count: int, taken: set[str]) -> list[str]:
@@ -128,7 +130,11 @@ def joins(draw: DrawFn, left: Plan, right: Plan) -> Plan:
     shared = sorted({c.type for c in ours} & {c.type for c in theirs} - {Type.ANY}) or [Type.STRING]
     types = draw(st.lists(st.sampled_from(shared), min_size=kind in ("inner", "left"), max_size=2))
     on = tuple((draw(exprs(ours, t, 1)), draw(exprs(theirs, t, 1))) for t in types)
-    return Join(left, right, kind, on)
+    if not draw(st.sampled_from([True, False, False])):
+        return Join(left, right, kind, on)
+    type = draw(st.sampled_from([t for t in shared if t in ORDERED] or [Type.TIMESTAMP]))
+    during = During(draw(exprs(ours, type, 1)), draw(exprs(theirs, type, 1)), draw(exprs(theirs, type, 1)))
+    return Join(left, right, kind, on, during)
 
 
 @st.composite

@@ -19,6 +19,7 @@ from rich.table import Column as Heading, Table as Grid
 from roster import __version__
 from roster.base.errors import EXIT_STATUS, Code, Error
 from roster.base.time import instant, iso_ms
+from roster.cli_mapping import add_mapping
 from roster.cli_secrets import add_secrets
 from roster.cli_syncs import Doors, add_sources
 from roster.model.access import KeyKind
@@ -33,13 +34,15 @@ EXPLAIN_FIELDS = ("plan", "settled", "sql", "parameters", "physical")
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What the wiring gives the command line: the data folder open for work, and long-running commands."""
+    """What the wiring gives the command line: the data folder open for work, long-running commands, where it serves."""
 
     open_product: Callable[[], AbstractContextManager[Context]]
     open_records: Callable[[], AbstractContextManager[Records]]
     serve: Callable[[], None]
     demo: Callable[[Console], None]
     check: Callable[[], list[tuple[str, str]]]
+    url: str = "http://127.0.0.1:8126"
+    now_ms: Callable[[], int] = lambda: 0
 
 
 def build_cli(wiring: Wiring) -> App:
@@ -52,6 +55,7 @@ def build_cli(wiring: Wiring) -> App:
     _add_queries(app, wiring, out)
     add_sources(app, Doors(wiring.open_product, wiring.open_records), out)
     add_secrets(app, wiring.open_records, out)
+    add_mapping(app, wiring.url, wiring.now_ms, out)
     return app
 
 

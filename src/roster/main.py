@@ -28,6 +28,7 @@ from roster.operations.context import Context, Limits, Records
 from roster.operations.keys import create_key
 from roster.operations.load import load_events, load_table, materialise_profiles, recover
 from roster.operations.syncing import Pace, Syncs
+from roster.operations.use_log import UseLog
 from roster.ports import Budget, Notices
 from roster.settings import Settings, read_settings
 from roster.sources.process import ChildSources, SourceLimits
@@ -89,6 +90,7 @@ class Product:
         )
         self.jobs = BackgroundJobs(clock, settings.syncs_at_once + OTHER_WORKERS, prepare=step_behind)
         self.syncs = Syncs(ports, self.jobs, pace_of(settings), notices_of(settings))
+        self.uses = UseLog(self.store, clock, keep_ms=int(settings.uses_days * 86_400_000))
         self.context = Context(
             engine=engine,
             events=self.events,
@@ -102,6 +104,7 @@ class Product:
             uploads=folder / "uploads",
             sources=sources,
             syncs=self.syncs,
+            uses=self.uses,
             sources_changed=self.materialiser.poke,
         )
 
@@ -111,12 +114,15 @@ class Product:
         self.materialiser.start()
         self.materialiser.poke()
         self.applier.start()
+        every_s = self.settings.uses_flush_s
+        self.jobs.repeat("uses", self.uses.flush, every_s, first_s=every_s, jitter_s=0.0)
         if serving:
             self.syncs.start()
 
     def stop(self) -> None:
         """Interrupt syncs, apply what was acknowledged, then let go of the folder."""
         self.syncs.stop()
+        self.uses.flush()
         self.applier.stop()
         self.log.close()
         self.materialiser.stop()
@@ -291,6 +297,12 @@ def demo(settings: Settings, out: Console) -> None:
     serve(own)
 
 
+def local_url(settings: Settings) -> str:
+    """Where commands on this machine find its server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
 def free_port(host: str, port: int) -> int:
     """The port, or the next one above it that nobody listens on."""
     import socket
@@ -319,6 +331,8 @@ def main() -> int:
         serve=lambda: serve(settings),
         demo=lambda out: demo(settings, out),
         check=lambda: check(settings),
+        url=local_url(settings),
+        now_ms=SystemClock().now_ms,
     )
     return run_cli(build_cli(wiring))
 

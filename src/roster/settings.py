@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     alias_days: float = Field(30.0, ge=0, description="days a renamed field still answers to its old id")
     fields_max: int = Field(200, ge=1, description="fields of one connection")
     tables_max: int = Field(100, ge=1, description="reference tables")
+    segments_max: int = Field(1000, ge=1, description="segments")
+    queries_max: int = Field(1000, ge=1, description="saved queries")
+    uses_days: float = Field(30.0, gt=0, description="days it is remembered who named an attribute")
+    uses_flush_s: float = Field(5.0, gt=0, description="seconds between two writes of who named which attribute")
 
     body_bytes_max: int = Field(1_048_576, ge=1, description="bytes of a request body")
     rows_body_bytes_max: int = Field(1_048_576, ge=1, description="bytes of a body of table rows")

@@ -682,7 +682,8 @@ def test_a_renamed_field_answers_to_its_old_id(shop: Server) -> None:
         assert "meta" not in answer.json()
         assert len(facet(shop, name)["values"]) == 3
     aliases = connections(shop)["alias"]["metadata"]["roster_aliases"]
-    assert sorted(aliases.split(", ")) == ["alias_1 -> alias_3", "alias_2 -> alias_3"]
+    used = "(used 2 times, last "
+    assert [a.split(used)[0] for a in sorted(aliases.split("; "))] == ["alias_1 -> alias_3 ", "alias_2 -> alias_3 "]
     assert {a for a in shown_mapping(shop) if "alias" in a} == {"@alias_3"}
     refused(update(shop, "alias", fields_to_update=[{"field_id": "alias_1", "updated_field_id": "x"}]), 404, "alias_3")
     assert update(shop, "alias", fields_to_add=[field("alias_1", "score")]).status == 200

@@ -271,7 +271,7 @@ def test_renames_of_one_request_happen_at_once(first: list[str], second: list[st
     assert seen == {"source_old": place["a"], **{f"source_{id}": place[id] for id in "bcd"}}
     found = find(mapping, "old", 1, TTL_MS)
     assert found is not None
-    assert found.source_name == "source_old"
+    assert found.offers[0].field.source_name == "source_old"
 
 
 @MANY

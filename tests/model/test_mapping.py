@@ -344,9 +344,9 @@ def test_attributes_show_builtins_first_and_custom_ones_with_a_sign(crm: Mapping
     shown = attributes(crm)
     assert [a.id for a in shown[:2]] == ["user_id", "user_email"]
     tier, value = shown[-2:]
-    assert (tier.id, tier.name, tier.connection_id) == ("@customer_tier", "customer_tier", "crm-integration")
+    assert (tier.id, tier.name, tier.offers[0].connection.id) == ("@customer_tier", "customer_tier", "crm-integration")
     assert tier.is_custom
-    assert (tier.source_name, tier.groups, tier.type) == ("subscription_tier", ("Business",), Type.STRING)
+    assert (tier.offers[0].field.source_name, tier.groups, tier.type) == ("subscription_tier", ("Business",), Type.STRING)
     assert value.display_name == "Lifetime Value"
     assert not any(a.is_custom for a in shown[:-2])
     assert humanise("-") == "-"
@@ -371,7 +371,7 @@ def test_an_old_id_goes_when_a_live_field_takes_it(crm: Mapping) -> None:
     assert taken.aliases == ()
     attribute = find(taken, "customer_tier", 2, TTL_MS)
     assert attribute is not None
-    assert attribute.source_name == "ltv"
+    assert attribute.offers[0].field.source_name == "ltv"
 
 
 def test_a_diff_names_fields_by_id(crm: Mapping) -> None:

@@ -135,7 +135,7 @@ def test_a_retyped_column_is_paused_and_single_cells_are_quarantined(world: Worl
     connection = world.mapping().connections[0]
     plan = quarantined(connection, world.table(), "score", 10)
     assert plan is not None
-    assert world.engine.run([plan], BUDGET)[0].rows == [("bob@x.org", "n/a")]
+    assert world.engine.run([plan], BUDGET)[0].rows == [("bob@x.org", "n/a", False)]
     world.sync([ANN | {"score": "one"}, BOB | {"score": "two"}, CAT | {"score": "three", "tier": "new"}])
     (drift,) = world.sync_record().drifts
     assert (drift.column, drift.kind) == ("score", DriftKind.RETYPED)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roster.analyses.scopes import World, event_scope, profile_scope, resolve_at
+from roster.base.errors import Code, Error
 from roster.base.time import Range, instant
+from roster.model.held import asks_history
+from roster.model.mapping import Attribute
 from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
-from roster.query.expr import Column, Compare, Expr, Literal, Or, conjunction
+from roster.query.expr import Column, Compare, Expr, Literal, Or, columns_of, conjunction
+from roster.query.over_time import events_over_time
 from roster.query.plan import Agg, Aggregate, Join, Limit, Measure, Named, Plan, Project, Sort, SortKey
 from roster.query.relations import events, where
 from roster.query.resolve import contains, unknown_name, wildcards
@@ -23,6 +27,8 @@ class Selection:
     wildcard_term: str = ""
     event_query: str | None = None
     event_range: Range | None = None
+    at_event_time: bool = False
+    """Whether the search of events sees custom attributes as they were at the event's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +88,29 @@ def matching_events(world: World, selection: Selection) -> tuple[Plan, list[str]
         time = Column("time", Type.TIMESTAMP)
         conditions.append(Compare(">=", time, _instant(selection.event_range.from_ms)))
         conditions.append(Compare("<", time, _instant(selection.event_range.to_ms)))
-    users = world.relation if world.entity is Entity.USERS else None
-    plan = where(events(users, world.customs()), conjunction(*conditions, resolved.where))
+    where_all = conjunction(*conditions, resolved.where)
+    plan = where(_events(world, selection, resolved.where), where_all)
     key = Column(KEY_ATTRIBUTE[world.entity], Type.STRING)
     return Project(plan, ((key.name, key),)), resolved.warnings
+
+
+def _events(world: World, selection: Selection, condition: Expr) -> Plan:
+    """Events with the custom attributes of their users, as they are now or were then."""
+    if selection.at_event_time:
+        named = columns_of(condition)
+        return events_over_time(world.mapping, world.timed, _timed(tuple(a for a in world.customs() if a.id in named)))
+    return events(world.relation if world.entity is Entity.USERS else None, world.customs())
+
+
+def _timed(customs: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
+    """The attributes of a search as of the event's time. Error: INVALID for those without history."""
+    lacking = [a.id for a in customs if not all(asks_history(offer.connection) for offer in a.offers)]
+    if lacking:
+        connections = {o.connection.id for a in customs for o in a.offers if not asks_history(o.connection)}
+        message = f"no history is kept of {', '.join(lacking)}"
+        hint = f"set `history` to `true` in the metadata of connection {', '.join(sorted(connections))}"
+        raise Error(Code.INVALID, message, at="/data/attributes/event_query/query", hint=hint)
+    return customs
 
 
 def _instant(at_ms: int) -> Literal:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from roster.base.errors import Error
 from roster.model.mapping import Attribute, Mapping, attributes, find
 from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, Entity, Type
 from roster.query.expr import Column
+from roster.query.offers import Sources
 from roster.query.plan import Project
-from roster.query.relations import Sources, profiles
+from roster.query.relations import profiles
 from roster.query.resolve import Deep, Resolved, Scope, Target, resolve
 
 
@@ -23,6 +24,10 @@ class World:
     now_ms: int
     alias_ms: int
     terms_max: int = 200
+    timed: Sources = field(default_factory=dict)
+    """Those of the sources whose history can be read."""
+    named: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Custom attributes met so far: as spelled, without '@', and the id. Filled by `find`, read after the query."""
 
     @property
     def entity(self) -> Entity:
@@ -30,7 +35,10 @@ class World:
 
     def find(self, name: str) -> Attribute | None:
         """The attribute a name means, in either spelling, renamed ones included."""
-        return find(self.mapping, name, self.now_ms, self.alias_ms, self.by_name)
+        found = find(self.mapping, name, self.now_ms, self.alias_ms, self.by_name)
+        if found is not None and found.is_custom:
+            self.named[name.removeprefix("@")] = found.name
+        return found
 
     @cached_property
     def attributes(self) -> tuple[Attribute, ...]:

@@ -24,9 +24,10 @@ import duckdb
 from roster.base.values import digest
 from roster.engine.connection import Duck
 from roster.engine.newest import group_newest
-from roster.model.schema import KEY_ATTRIBUTE, Column as SchemaColumn, Entity, Type, profile_schema
+from roster.model.schema import KEY_ATTRIBUTE, Column as SchemaColumn, Entity, Type
 from roster.query.dialect import DUCKDB
 from roster.query.expr import Column
+from roster.query.narrow import narrow_to
 from roster.query.plan import Filter, Join, Plan, Project, Read, Union, Window, schema_of
 from roster.query.relations import read_profiles
 from roster.query.rewrite import map_inputs, prune, relations_of
@@ -62,7 +63,8 @@ class _Building:
 @lru_cache(maxsize=256)
 def join_digest(join: Join, columns: tuple[str, ...]) -> str:
     """Names what a join adds, whatever it is added to."""
-    return digest([repr(join.right), repr(join.on), columns])
+    during = [repr(join.during)] if join.during else []
+    return digest([repr(join.right), repr(join.on), columns, *during])
 
 
 def _added(plan: Project, join: Join) -> tuple[str, ...]:
@@ -283,30 +285,12 @@ def _replace(plan: Plan, outer: int, name: str, layouts: Sequence[Layout]) -> Pl
 
 
 def narrow(plan: Plan, entity: Entity, changed: str) -> Plan:
-    """The plan for only the profiles in the table `changed`.
-
-    The sources are cut down before their duplicates are ranked: a rank within one key does not
-    depend on other keys, so a semi-join on the key may go below it.
-    """
+    """The plan for only the profiles in the table `changed`."""
     key = SchemaColumn(KEY_ATTRIBUTE[entity], Type.STRING)
     ids = Read(changed, (key,))
     column = Column(key.name, key.type)
     few = Join(read_profiles(entity), ids, "semi", ((column, column),))
-    return _narrow(plan, entity, few)
-
-
-def _narrow(plan: Plan, entity: Entity, few: Plan) -> Plan:
-    match plan:
-        case Project(Join(left, Filter(Window() as window, rank), "left", on) as join, columns):
-            profile_keys = Project(few, tuple((c.name, Column(c.name, c.type)) for c in profile_schema(entity)))
-            kept = replace(
-                window, input=Join(window.input, profile_keys, "semi", tuple((theirs, ours) for ours, theirs in on))
-            )
-            return Project(replace(join, left=_narrow(left, entity, few), right=Filter(kept, rank)), columns)
-        case Read():
-            return few
-        case _:
-            return map_inputs(plan, lambda p: _narrow(p, entity, few))
+    return narrow_to(plan, entity, few)
 
 
 def meeting(plan: Plan, entity: Entity, relation: str, touched: str) -> Plan:

@@ -22,8 +22,11 @@ from roster.query.dialect import table_name
 OPEN = 2**63 - 1
 """`_to` of a current row."""
 
-OWN = ("_row", "_from", "_to", "_id", "_fresh")
-"""Columns of ours beside those of the definition; `_fresh` only where a sync read a part of the rows."""
+OWN = ("_row", "_from", "_to", "_id", "_fresh", "_since")
+"""Columns of ours beside those of the definition; `_fresh` only where a sync read a part of the rows.
+
+`_since` only where history is kept; see `past`.
+"""
 
 _VERSIONS = """CREATE TABLE IF NOT EXISTS table_versions
     (id VARCHAR, generation BIGINT, version BIGINT, "at" TIMESTAMP, superseded TIMESTAMP)"""
@@ -31,7 +34,8 @@ _STORED = {
     "VIEW": "SELECT view_name FROM duckdb_views() WHERE NOT internal",
     "TABLE": "SELECT table_name FROM duckdb_tables() WHERE NOT temporary",
 }
-_LEFTOVER = re.compile(r"(table|fresh|rows)_[0-9a-f]{32}(_[0-9]+)?|stage_[0-9]+")
+_VIEWS = ("table", "fresh", "spans")
+_LEFTOVER = re.compile(r"(table|fresh|spans|rows|past|shared)_[0-9a-f]{32}(_[0-9]+)?|stage_[0-9]+")
 _TYPES = {name: type for type, name in SQL_TYPES.items() if type is not Type.ANY}
 
 
@@ -63,6 +67,11 @@ def _view_name(id: str, generation: int, kind: str = "table") -> str:
     return table_name(f"{kind}:{hex_of(id)}:{generation}")
 
 
+def spans_name(id: str, generation: int) -> str:
+    """What shows the current rows of a generation with all that they were; only where history is kept."""
+    return _view_name(id, generation, "spans")
+
+
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     """Make room for versions, and remove what an older layout or a killed process left."""
     described = "SELECT column_name FROM duckdb_columns() WHERE table_name = 'table_versions'"
@@ -71,7 +80,8 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("DROP TABLE table_versions")
     connection.execute(_VERSIONS)
     known = connection.execute("SELECT DISTINCT id, generation FROM table_versions").fetchall()
-    kept = {name for id, g in known for name in (rows_name(id, g), _view_name(id, g), _view_name(id, g, "fresh"))}
+    kept = {name for id, g in known for name in (rows_name(id, g), f"past_{hex_of(id)}", f"shared_{hex_of(id)}")}
+    kept |= {_view_name(id, g, kind) for id, g in known for kind in _VIEWS}
     for kind, sql in _STORED.items():
         for (name,) in connection.execute(sql).fetchall():
             if _LEFTOVER.fullmatch(name) and name not in kept:
@@ -153,7 +163,7 @@ def _make_view(connection: duckdb.DuckDBPyConnection, table: Table, view: str, w
 
 def drop_generation(connection: duckdb.DuckDBPyConnection, id: str, generation: int) -> None:
     """Remove a generation, its views and versions; one that is not there is no error."""
-    for kind in ("table", "fresh"):
+    for kind in _VIEWS:
         connection.execute(f"DROP VIEW IF EXISTS {_view_name(id, generation, kind)}")
     connection.execute(f"DROP TABLE IF EXISTS {rows_name(id, generation)}")
     connection.execute("DELETE FROM table_versions WHERE id = ? AND generation = ?", [id, generation])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
+from datetime import datetime
 
 import duckdb
 
 from roster.engine.cells import SQL_TYPES, bare, quoted, turned
 from roster.engine.generations import OPEN, number, rows_name, stored_types
+from roster.engine.past import keeps_since, since
 from roster.engine.table_rows import Typed
 from roster.model.reference_table import Table
 from roster.model.schema import Type
@@ -22,6 +24,8 @@ class Before:
     sql: str
     types: Map[str, Type]
     last: int
+    keeps: bool = False
+    """Whether they say since when they are as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ def read_before(connection: duckdb.DuckDBPyConnection, before: Table | None) -> 
         return NOTHING
     rows = rows_name(before.id, before.generation)
     last = number(connection, f"SELECT coalesce(max(_row), 0) FROM {rows}")
-    return Before(f"FROM {rows} WHERE _to = {OPEN}", stored_types(connection, before.id, before.generation), last)
+    types = stored_types(connection, before.id, before.generation)
+    return Before(f"FROM {rows} WHERE _to = {OPEN}", types, last, keeps_since(connection, before))
 
 
 def fill_empty(connection: duckdb.DuckDBPyConnection, target: str, table: Table) -> None:
@@ -56,9 +61,18 @@ def fill_empty(connection: duckdb.DuckDBPyConnection, target: str, table: Table)
 
 
 def fill(
-    connection: duckdb.DuckDBPyConnection, target: str, table: Table, typed: Typed, merge: Merge, before: Before
+    connection: duckdb.DuckDBPyConnection,
+    target: str,
+    table: Table,
+    typed: Typed,
+    merge: Merge,
+    before: Before,
+    at: datetime | None = None,
 ) -> Filled:
-    """Make the table `target` of the last row of each key and what `merge` keeps; `_from` of all rows is 0."""
+    """Make the table `target` of the last row of each key and what `merge` keeps; `_from` of all rows is 0.
+
+    `at`: the time of the change when history is kept.
+    """
     total = number(connection, f"SELECT count(*) FROM ({typed.sql})", *typed.parameters)
     connection.execute(
         f"""CREATE TEMP TABLE kept AS SELECT _id, max(n) AS n, count(*) AS given FROM ({typed.sql})
@@ -73,7 +87,9 @@ def fill(
     )
     typed = Typed(given, typed.parameters, typed.unsure)
     types = _settle(connection, table, typed, merge, before)
-    connection.execute(f"CREATE TABLE {target} AS {_rows(table, typed, merge, before, types)}", list(typed.parameters))
+    connection.execute(
+        f"CREATE TABLE {target} AS {_rows(table, typed, merge, before, types, at)}", list(typed.parameters)
+    )
     rows = number(connection, f"SELECT count(*) FROM {target}") if merge.changes_only else kept
     held = tuple((c.name, type) for c, type in zip(table.columns, types, strict=True) if type is not c.type)
     return Filled(loaded, rows, held)
@@ -120,9 +136,10 @@ def _misfits_before(connection: duckdb.DuckDBPyConnection, table: Table, merge: 
     return {i for i, is_wrong in zip(tests, found, strict=True) if is_wrong}
 
 
-def _rows(table: Table, typed: Typed, merge: Merge, before: Before, types: list[Type]) -> str:
+def _rows(table: Table, typed: Typed, merge: Merge, before: Before, types: list[Type], at: datetime | None) -> str:
     """The SELECT of all rows of the generation."""
     given, stayed = "", ""
+    same = []
     for i, (column, type) in enumerate(zip(table.columns, types, strict=True)):
         name = quoted(column.name)
         empty = f"CAST(NULL AS {SQL_TYPES[type]})"
@@ -133,10 +150,16 @@ def _rows(table: Table, typed: Typed, merge: Merge, before: Before, types: list[
             value = f"coalesce({value}, given.m{i})"
         given += f", {value} AS {name}"
         stayed += f", {old} AS {name}"
+        same.append(f"{value} IS NOT DISTINCT FROM {old}")
+    is_met = bool(merge.changes_only or merge.carried)
+    if at is not None:
+        times = (f"TIMESTAMP '{at}'",) * 2
+        if before.keeps:
+            is_met, times = True, since(at, before.types, {c.name for c in table.columns}, same)
+        given, stayed = f"{given}, {times[0]} AS _since", f"{stayed}, {times[1]} AS _since"
     place = f"coalesce(old._row, {before.last} + given.n)" if merge.changes_only else "given.n"
     mark = (", TRUE AS _fresh", ", FALSE AS _fresh") if merge.changes_only else ("", "")
     own = f"CAST(0 AS BIGINT) AS _from, CAST({OPEN} AS BIGINT) AS _to"
-    is_met = merge.changes_only or merge.carried
     join = f"LEFT JOIN ({before.sql}) AS old ON old._id = given._id" if is_met else ""
     sql = f"SELECT {place} AS _row, {own}, given._id{given}{mark[0]} FROM ({typed.sql}) AS given {join}"
     if merge.changes_only:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping as Map, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,6 +40,7 @@ from roster.engine.generations import (
     rows_name,
     stored_types,
 )
+from roster.engine.past import begin, drop_past, end_rows, keeps_since, moment, note_changed, pass_on, show
 from roster.engine.table_files import infer_schema, no_file, open_file
 from roster.engine.table_merge import Filled, fill, fill_empty, read_before
 from roster.engine.table_rows import asked_as, merge_rows, refuse_misfits, stage_rows, type_file
@@ -53,7 +55,7 @@ from roster.model.reference_table import (
     stored_columns,
 )
 from roster.model.schema import Column, Schema, Type
-from roster.ports import Loaded, Merge, RowPage, Staged
+from roster.ports import ANEW, Loaded, Merge, RowPage, Staged
 
 SNAPSHOT_TTL_MS = 600_000
 OnChanged = Callable[[duckdb.DuckDBPyConnection, str, str | None], None]
@@ -104,13 +106,17 @@ class DuckTables:
         headers: Sequence[str] = (),
         *,
         declared: bool = False,
+        merge: Merge = ANEW,
     ) -> Loaded:
         """Fill a generation from a file in parts (none: an empty table), anew.
 
-        `headers`, `declared`: see the port. Errors: INVALID with line and column; nothing is changed then.
+        `headers`, `declared`, `merge`: see the port. Errors: INVALID with line and column; nothing is changed then.
         """
         every = range(len(table.columns))
-        with self._load() as (connection, folder), self._stage(connection) as target:
+        # rows may be written beside a load, but not while their history is continued
+        alone = nullcontext() if merge.since_ms is None else self._duck.write()
+        with alone, self._load() as (connection, folder), self._stage(connection) as target:
+            at = self._moment(connection, table, merge)
             if not paths:
                 fill_empty(connection, target, table)
                 filled = Filled(Loaded(0, 0), 0, ())
@@ -118,24 +124,24 @@ class DuckTables:
                 with open_file(connection, paths, format, headers, folder) as file:
                     typed = type_file(connection, table, file, folder, every, int32_only=declared)
                     refuse_misfits(connection, table, typed, file.place, declared=declared, keyed=declared)
-                    filled = fill(connection, target, table, typed, Merge(None), read_before(connection, None))
+                    filled = fill(connection, target, table, typed, merge, read_before(connection, merge.before), at)
                     file.check_count(filled.read())
             with self._duck.write() as writer:
-                self._publish(writer, table, target)
+                self._publish(writer, table, target, merge, at if paths else None)
         return filled.loaded
 
     def stage_table(self, table: Table, paths: Sequence[Path], format: str, merge: Merge) -> Staged:
         """Fill a generation for a sync; see the port. Whatever fails leaves it as it was."""
         taken = [i for i, c in enumerate(table.columns) if c.name not in merge.carried]
         with self._load() as (connection, folder), self._stage(connection) as target:
-            before = read_before(connection, merge.before)
+            before, at = read_before(connection, merge.before), self._moment(connection, table, merge)
             opened = open_file(connection, paths, format, (), folder) if paths else no_file(table.columns)
             with opened as file:
                 typed = type_file(connection, table, file, folder, taken, any_key=True)
-                filled = fill(connection, target, table, typed, merge, before)
+                filled = fill(connection, target, table, typed, merge, before, at)
                 file.check_count(filled.read())
             with self._duck.write() as writer:
-                self._publish(writer, table, target)
+                self._publish(writer, table, target, merge, at)
                 fresh = make_fresh_view(writer, table) if merge.changes_only else relation_of(table)
         return Staged(filled.loaded, filled.rows, filled.held, fresh)
 
@@ -148,12 +154,19 @@ class DuckTables:
         finally:
             connection.execute(f"DROP TABLE IF EXISTS {target}")
 
-    def _publish(self, connection: duckdb.DuckDBPyConnection, table: Table, target: str) -> None:
+    def _moment(self, connection: duckdb.DuckDBPyConnection, table: Table, merge: Merge) -> datetime | None:
+        """The time of a change whose history is kept; None when it is not."""
+        return moment(connection, merge.before or table, merge.since_ms) if merge.since_ms is not None else None
+
+    def _publish(
+        self, connection: duckdb.DuckDBPyConnection, table: Table, target: str, merge: Merge, at: datetime | None
+    ) -> None:
         """Make a built table the generation that `table` names."""
         version = next_version(connection, table.id)
         drop_generation(connection, table.id, table.generation)
         connection.execute(f"ALTER TABLE {target} RENAME TO {rows_name(table.id, table.generation)}")
         make_view(connection, table)
+        pass_on(connection, table, merge.before, at)
         add_version(connection, table.id, table.generation, version, table.updated_ms)
         self._on_table_changed(connection, relation_of(table), None)
 
@@ -162,6 +175,7 @@ class DuckTables:
         with self._duck.write() as connection:
             for generation, _ in generations_of(connection, id):
                 self._drop(connection, id, generation)
+            drop_past(connection, id)
 
     def _drop(self, connection: duckdb.DuckDBPyConnection, id: str, generation: int) -> None:
         drop_generation(connection, id, generation)
@@ -199,6 +213,8 @@ class DuckTables:
             connection.execute(f"ALTER TABLE {rows} ADD COLUMN {quoted(column.name)} {SQL_TYPES[column.type]}")
         if missing:
             make_view(connection, table)
+            if keeps_since(connection, table):
+                show(connection, table)
         return bool(missing)
 
     @contextmanager
@@ -258,7 +274,30 @@ class DuckTables:
         rows = {row.id: row for row in map(sought.row, found)}
         return [rows[id] for id in dict.fromkeys(ids) if id in rows]
 
-    def upsert_rows(self, table: Table, rows: Sequence[Row], now_ms: int) -> None:
+    def begin_history(self, table: Table, now_ms: int) -> None:
+        """Keep what rows are from now on, unless that is done already. Error: NOT_FOUND."""
+        with self._duck.write() as connection:
+            find_version(connection, table)
+            self._begin(connection, table, now_ms, history=True)
+
+    def _begin(
+        self, connection: duckdb.DuckDBPyConnection, table: Table, now_ms: int, *, history: bool
+    ) -> datetime | None:
+        """The time of a change of rows whose history is kept; one that was begun goes on."""
+        keeps = keeps_since(connection, table)
+        if not keeps and not history:
+            return None
+        at = moment(connection, table, now_ms)
+        if not keeps:
+            begin(connection, table, at)
+        return at
+
+    def has_history(self, table: Table) -> bool:
+        """Whether the present generation can be read with all that its rows were."""
+        with self._read() as connection:
+            return keeps_since(connection, table)
+
+    def upsert_rows(self, table: Table, rows: Sequence[Row], now_ms: int, *, history: bool = False) -> None:
         """Update or insert rows by their id; columns that a row does not give keep their value.
 
         Rows are as `check_values` gives them. What would change nothing makes no version.
@@ -273,19 +312,24 @@ class DuckTables:
             if not merge_rows(connection, asked, typed, name, present, stored):
                 return
             version = self._begin_version(connection, table, now_ms)
+            at = self._begin(connection, table, now_ms, history=history)
+            if at is not None:
+                end_rows(connection, table, at, "_id IN (SELECT _id FROM temp.changed)")
             connection.execute(
                 f"UPDATE {name} SET _to = ? WHERE _to = {OPEN} AND _id IN (SELECT _id FROM temp.changed)", [version]
             )
-            names = "".join(f", {quoted(c.name)}" for c in table.columns)
-            values = "".join(f", x{i}" for i in range(len(table.columns)))
+            names = "".join(f", {quoted(c.name)}" for c in table.columns) + (", _since" if at else "")
+            values = "".join(f", x{i}" for i in range(len(table.columns))) + (f", TIMESTAMP '{at}'" if at else "")
             connection.execute(
                 f"""INSERT INTO {name} (_row, _from, _to, _id{names})
                     SELECT _row, ?, {OPEN}, _id{values} FROM temp.changed""",
                 [version],
             )
+            if at is not None:
+                note_changed(connection, table)
             self._tell_touched(connection, table, version)
 
-    def delete_rows(self, table: Table, ids: Sequence[str], now_ms: int) -> int:
+    def delete_rows(self, table: Table, ids: Sequence[str], now_ms: int, *, history: bool = False) -> int:
         """Delete rows by their id; gives how many there were."""
         chosen = f"_to = {OPEN} AND _id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
         with self._duck.write() as connection:
@@ -294,6 +338,9 @@ class DuckTables:
             gone = number(connection, f"SELECT count(*) FROM {rows} WHERE {chosen}", list(ids))
             if gone:
                 version = self._begin_version(connection, table, now_ms)
+                at = self._begin(connection, table, now_ms, history=history)
+                if at is not None:
+                    end_rows(connection, table, at, chosen, list(ids))
                 connection.execute(f"UPDATE {rows} SET _to = ? WHERE {chosen}", [version, list(ids)])
                 self._tell_touched(connection, table, version)
         return gone

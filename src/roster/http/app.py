@@ -121,13 +121,14 @@ class Door:
                 await self._in_thread(self._light, lambda: admit(self._context, bare))
             body = await _read_body(wire, self._limits.body_bytes[operation.body_limit], operation.body_limit)
             request = replace(bare, body=body)
-            lane = self._heavy if operation.heavy else self._light
+            heavy = operation.heavy or (operation.previewed and request.flag("dry_run"))
+            lane = self._heavy if heavy else self._light
             reply = await _run_watched(
                 wire, cancel, lambda: self._in_thread(lane, lambda: operation.function(self._context, request))
             )
         except Error as error:
             return _failed(error, binding.shape, "", headers)
-        return _tell(reply, binding.status, headers)
+        return _tell(reply, reply.status or binding.status, headers)
 
     def _admit(self, caller: Caller, binding: Binding) -> tuple[Caller, dict[str, str]]:
         """Count the request against its key's allowance. Error: RATE_LIMITED, told with the headers."""

@@ -18,6 +18,7 @@ BUCKETS = {
     Right.VALIDATE: "audience_read",
     Right.WRITE_MAPPING: "audience_write",
     Right.WRITE_TABLES: "reference_tables_write",
+    Right.WRITE_SEGMENTS: "audience_write",
     Right.WRITE_EVENTS: "events",
 }
 

@@ -37,6 +37,13 @@ OWN_SCHEMAS: dict[str, Any] = {
     "Runs": _data({"type": "array", "items": _resource("run")}),
     "OneRun": _data(_resource("run")),
     "Quarantine": _data(_resource("quarantine")),
+    "Segments": _data({"type": "array", "items": _resource("segment")}),
+    "OneSegment": _data(_resource("segment")),
+    "DeletedSegment": _data(_resource("deleted_segment")),
+    "SavedQueries": _data({"type": "array", "items": _resource("saved_query")}),
+    "OneSavedQuery": _data(_resource("saved_query")),
+    "SavedQueryAnswer": {"type": "object", "required": ["data"], "properties": {"data": {"type": "object"}}},
+    "FieldUses": _data(_resource("field_uses")),
     "Secrets": _data({"type": "array", "items": _resource("secret")}),
     "Empty": {"type": "object", "additionalProperties": False},
     "MappingVersions": {
@@ -58,6 +65,10 @@ OWN_SCHEMAS: dict[str, Any] = {
             }
         },
     },
+    "Provenance": _data(_resource("provenance")),
+    "Declaration": _data(_resource("declaration")),
+    "DeclarationApplied": _data(_resource("declaration_applied")),
+    "MappingPreview": _data(_resource("mapping_preview")),
     "ErrorStrings": {
         "type": "object",
         "required": ["errors"],
@@ -85,6 +96,12 @@ OWN_SCHEMAS: dict[str, Any] = {
     },
 }
 
+DRY_RUN = {
+    "name": "dry_run",
+    "in": "query",
+    "description": "answer what the change would do, and change nothing",
+    "schema": {"type": "boolean"},
+}
 ERRORS = ("400", "401", "403", "404", "409", "412", "413", "429", "501", "503")
 
 
@@ -118,6 +135,9 @@ def _operation(binding: Binding) -> dict[str, Any]:
         "security": _security(operation),
         "responses": {str(binding.status): _success(operation)} | {s: _error(binding, s) for s in ERRORS},
     }
+    if operation.previewed:
+        made["parameters"] = [*made["parameters"], DRY_RUN]
+        made["responses"] |= _previewed(binding) if operation.output is None else {}
     if operation.input is not None:
         schema = {"$ref": f"#/components/schemas/{operation.input.__name__}"}
         made["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
@@ -151,6 +171,12 @@ def _success(operation: Operation) -> dict[str, Any]:
         return {"description": "done; the answer has no body"}
     schema = {"$ref": f"#/components/schemas/{operation.output}"}
     return {"description": "the answer", "content": {"application/json": {"schema": schema}}}
+
+
+def _previewed(binding: Binding) -> dict[str, Any]:
+    """What a dry run answers, beside the empty answer where both have one status."""
+    preview = {"application/json": {"schema": {"$ref": "#/components/schemas/MappingPreview"}}}
+    return {"200": {"description": "what the change would do, with `dry_run`; else no body", "content": preview}}
 
 
 def _error(binding: Binding, status: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Right(StrEnum):
     READ = "read"
     WRITE_MAPPING = "write_mapping"
     WRITE_TABLES = "write_tables"
+    WRITE_SEGMENTS = "write_segments"
 
 
 @dataclass(frozen=True, slots=True)

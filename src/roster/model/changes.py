@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from roster.base.errors import Code, Error, did_you_mean
+from roster.model.bulk import fields_of
 from roster.model.connection import (
     Applied,
     Connection,
@@ -22,12 +23,15 @@ from roster.model.connection import (
     tidy_update,
 )
 from roster.model.mapping import Alias, Mapping, find_connection
-from roster.model.schema import BUILTINS, Schema
+from roster.model.rules import Conflict, Rules, check_rules
+from roster.model.schema import BUILTINS, Entity, Schema
+from roster.model.source import CHANGED_AT
 
 FIELDS_MAX = 200
 APPLIED_MAX = 32
 """How many standing updates a connection remembers."""
 ATTRIBUTES_AT = "/data/attributes"
+BULK_AT = f"{ATTRIBUTES_AT}/fields_from_columns"
 
 
 def create(
@@ -37,6 +41,7 @@ def create(
     who: str,
     now_ms: int,
     source_columns: Schema | None,
+    primary_key: str = "",
     fields_max: int = FIELDS_MAX,
 ) -> Mapping:
     """The mapping with a new connection; the same one when that definition is already there.
@@ -47,7 +52,7 @@ def create(
     origin = request_digest(request)
     known = find_connection(mapping, request.connection_id)
     if known is not None:
-        if known.created_from == origin or _defines(request, known):
+        if known.created_from == origin or _defines(mapping, request, known):
             return mapping
         message = f"connection {known.id!r} exists with another definition"
         raise Error(Code.CONFLICT, message, at="/data/id", hint="update or delete it, or choose another id")
@@ -56,11 +61,28 @@ def create(
         raise Error(Code.CONFLICT, message, at="/data/id", hint="choose another id")
     if source_columns is not None:
         find_join_column(mapping.entity, request.join_attribute, source_columns, f"{ATTRIBUTES_AT}/join_attribute")
+        _check_changed_at(dict(request.metadata).get(CHANGED_AT, ""), source_columns)
     at = f"{ATTRIBUTES_AT}/fields"
-    _check_new(mapping, request.connection_id, request.fields, {}, at)
+    if request.bulk is not None:
+        keys = (request.join_attribute, primary_key)
+        more = fields_of(request.bulk, source_columns, keys, request.fields, BULK_AT)
+        request = replace(request, fields=request.fields + more)
+    conflicts = _settle_conflicts(mapping, request.conflicts)
+    _check_new(mapping, request.connection_id, request.fields, {}, conflicts, at)
     _check_sources(request.fields, (), source_columns, at)
     _check_count(len(request.fields), 0, fields_max, at)
-    made = Connection(
+    made = replace(_made(request, who, now_ms), created_from=origin)
+    others = (_forget(c, _agreed(mapping, conflicts)) for c in mapping.connections)
+    return _next(mapping, (*others, made), mapping.aliases, conflicts)
+
+
+def draft(entity: Entity, request: CreateRequest) -> Connection:
+    """The connection that a request would make, as far as it tells its source. Errors: INVALID, UNSUPPORTED."""
+    return _made(tidy_create(entity, request), "", 0)
+
+
+def _made(request: CreateRequest, who: str, now_ms: int) -> Connection:
+    return Connection(
         id=request.connection_id,
         type=request.type,
         join_type=request.join_type,
@@ -71,20 +93,19 @@ def create(
         created_by=who,
         updated_ms=now_ms,
         updated_by=who,
-        created_from=origin,
     )
-    return _next(mapping, (*mapping.connections, made), mapping.aliases)
 
 
-def _defines(request: CreateRequest, c: Connection) -> bool:
+def _defines(mapping: Mapping, request: CreateRequest, c: Connection) -> bool:
     asked = (request.type, request.join_type, request.join_attribute, request.metadata, set(request.fields))
-    return asked == (c.type, c.join_type, c.join_attribute, c.metadata, set(c.fields))
+    same = request.bulk is None and asked == (c.type, c.join_type, c.join_attribute, c.metadata, set(c.fields))
+    return same and set(request.conflicts) <= set(mapping.conflicts)
 
 
 def delete(mapping: Mapping, connection_id: str) -> Mapping:
     """The mapping without that connection, its fields and their old ids. Error: NOT_FOUND."""
     gone = _connection(mapping, connection_id, "")
-    return _next(mapping, tuple(c for c in mapping.connections if c is not gone), mapping.aliases)
+    return _next(mapping, tuple(c for c in mapping.connections if c is not gone), mapping.aliases, mapping.conflicts)
 
 
 def update(
@@ -94,6 +115,7 @@ def update(
     who: str,
     now_ms: int,
     source_columns: Schema | None,
+    primary_key: str = "",
     fields_max: int = FIELDS_MAX,
 ) -> Mapping:
     """The mapping after delete, update, add; the same one when all of it is done already.
@@ -103,23 +125,30 @@ def update(
     old = _connection(mapping, request.connection_id, "/data/id")
     request = tidy_update(request)
     mark = Applied(request_digest(request), ids_of(request))
-    if mark in old.applied:
+    if mark in old.applied and request.bulk is None:
         return mapping
+    if request.bulk is not None:
+        keys = (old.join_attribute, primary_key)
+        known = (*(f for f in old.fields if f.id not in request.delete), *request.add)
+        more = fields_of(request.bulk, source_columns, keys, known, BULK_AT)
+        request = replace(request, add=request.add + more)
     before = {f.id: f for f in old.fields}
     done = _done_renames(mapping, old, request)
     # a target of a rename done earlier is what this request made, not what it means to delete
     gone = set(request.delete) - set(done.values())
     kept = {id: f for id, f in before.items() if id not in gone}
-    renamed, renames = _apply_updates(mapping, old, kept, request, done)
+    conflicts = _settle_conflicts(mapping, request.conflicts)
+    renamed, renames = _apply_updates(mapping, old, kept, request, done, conflicts)
     at = f"{ATTRIBUTES_AT}/fields_to_add"
-    _check_new(mapping, old.id, request.add, renamed, at)
+    _check_new(mapping, old.id, request.add, renamed, conflicts, at)
     after = renamed | {f.id: f for f in request.add}
-    if after == before:
+    if after == before and conflicts == mapping.conflicts:
         return mapping
     _check_sources(request.add, old.fields, source_columns, at)
     _check_count(len(after), len(before), fields_max, at)
     touched = {id for id in before.keys() | after.keys() if before.get(id) != after.get(id)}
-    standing = [a for a in old.applied if touched.isdisjoint(a.ids)]
+    agreed = _agreed(mapping, conflicts)
+    standing = [a for a in old.applied if (touched | agreed).isdisjoint(a.ids)]
     new = replace(
         old,
         fields=tuple(after.values()),
@@ -127,8 +156,25 @@ def update(
         updated_by=who,
         applied=(*standing, mark)[-APPLIED_MAX:],
     )
-    connections = tuple(new if c is old else c for c in mapping.connections)
-    return _next(mapping, connections, _follow(mapping.aliases, old.id, renames, now_ms))
+    connections = tuple(new if c is old else _forget(c, agreed) for c in mapping.connections)
+    return _next(mapping, connections, _follow(mapping.aliases, old.id, renames, now_ms), conflicts)
+
+
+def _agreed(mapping: Mapping, conflicts: tuple[Conflict, ...]) -> set[str]:
+    """Ids whose conflict rule is another one than before."""
+    return {c.field_id for c in {*conflicts}.symmetric_difference(mapping.conflicts)}
+
+
+def _forget(c: Connection, agreed: set[str]) -> Connection:
+    """The connection without the memory of updates that named ids whose conflict rule has changed."""
+    standing = tuple(a for a in c.applied if agreed.isdisjoint(a.ids))
+    return c if standing == c.applied else replace(c, applied=standing)
+
+
+def _settle_conflicts(mapping: Mapping, asked: tuple[Conflict, ...]) -> tuple[Conflict, ...]:
+    """The conflict rules with those asked for in place of the same ids'."""
+    rules = {c.field_id: c for c in (*mapping.conflicts, *asked)}
+    return tuple(rules.values())
 
 
 def _done_renames(mapping: Mapping, old: Connection, request: UpdateRequest) -> dict[str, str]:
@@ -140,7 +186,12 @@ def _done_renames(mapping: Mapping, old: Connection, request: UpdateRequest) -> 
 
 
 def _apply_updates(
-    mapping: Mapping, old: Connection, fields: dict[str, Field], request: UpdateRequest, done: dict[str, str]
+    mapping: Mapping,
+    old: Connection,
+    fields: dict[str, Field],
+    request: UpdateRequest,
+    done: dict[str, str],
+    conflicts: tuple[Conflict, ...],
 ) -> tuple[dict[str, Field], dict[str, str]]:
     """The fields after all updates at once, and the renames made: old id to new id."""
     at = f"{ATTRIBUTES_AT}/fields_to_update"
@@ -149,24 +200,30 @@ def _apply_updates(
         id = done.get(u.field_id, u.field_id)
         if id not in fields:
             raise _no_field(mapping, old, request, u.field_id, f"{at}/{i}/field_id")
-        changed[id] = _relabel(fields[id], u)
+        changed[id] = _change_field(fields[id], u, f"{at}/{i}")
     renames = {id: f.id for id, f in changed.items() if f.id != id}
     staying = {id.lower() for id in fields if id not in renames}
     for i, u in enumerate(request.update):
-        new = renames.get(u.field_id)
-        if new is None:
-            continue
-        owner = _owner(mapping, new, old.id) or (f"connection {old.id!r}" if new.lower() in staying else None)
-        if owner is not None:
-            message = f"{new!r} is taken by {owner}"
-            raise Error(Code.CONFLICT, message, at=f"{at}/{i}/updated_field_id", hint="choose another id")
+        new = changed[done.get(u.field_id, u.field_id)]
+        place = f"{at}/{i}/{'updated_type' if u.updated_field_id is None else 'updated_field_id'}"
+        _refuse_taken(mapping, new, old.id, conflicts, place)
+        if u.field_id in renames and new.id.lower() in staying:
+            message = f"{new.id!r} is taken by connection {old.id!r}"
+            raise Error(Code.CONFLICT, message, at=place, hint="choose another id")
     after = [changed.get(id, f) for id, f in fields.items()]
     return {f.id: f for f in after}, renames
 
 
-def _relabel(f: Field, u: FieldUpdate) -> Field:
+def _change_field(f: Field, u: FieldUpdate, at: str) -> Field:
+    rules = Rules(
+        nulls=f.rules.nulls if u.updated_nulls is None else u.updated_nulls,
+        allowed=f.rules.allowed if u.updated_allowed is None else u.updated_allowed,
+        pattern=f.rules.pattern if u.updated_pattern is None else u.updated_pattern,
+    )
     return replace(
         f,
+        type=f.type if u.updated_type is None else u.updated_type,
+        rules=check_rules(rules, at),
         id=f.id if u.updated_field_id is None else u.updated_field_id,
         display_name=f.display_name if u.updated_display_name is None else u.updated_display_name,
         description=f.description if u.updated_description is None else u.updated_description,
@@ -197,11 +254,18 @@ def _follow(aliases: tuple[Alias, ...], connection_id: str, renames: dict[str, s
     return (*moved, *(Alias(old, new, connection_id, now_ms) for old, new in renames.items()))
 
 
-def _next(mapping: Mapping, connections: tuple[Connection, ...], aliases: Iterable[Alias]) -> Mapping:
-    """The next version; aliases go whose old id is taken again or whose field is gone."""
-    live = {f.id: c.id for c in connections for f in c.fields}
-    kept = tuple(a for a in aliases if a.old_id not in live and live.get(a.new_id) == a.connection_id)
-    return Mapping(mapping.entity, mapping.version + 1, connections, kept)
+def _next(
+    mapping: Mapping,
+    connections: tuple[Connection, ...],
+    aliases: Iterable[Alias],
+    conflicts: Iterable[Conflict],
+) -> Mapping:
+    """The next version; old ids go that are taken again or whose field is gone, and rules of ids that are gone."""
+    live = {(f.id, c.id) for c in connections for f in c.fields}
+    ids = {id for id, _ in live}
+    kept = tuple(a for a in aliases if a.old_id not in ids and (a.new_id, a.connection_id) in live)
+    rules = tuple(sorted((c for c in conflicts if c.field_id in ids), key=lambda c: c.field_id))
+    return Mapping(mapping.entity, mapping.version + 1, connections, kept, rules)
 
 
 def _connection(mapping: Mapping, id: str, at: str) -> Connection:
@@ -222,14 +286,35 @@ def _owner(mapping: Mapping, id: str, but: str) -> str | None:
     return None if owner is None else f"connection {owner!r}"
 
 
-def _check_new(mapping: Mapping, id: str, new: tuple[Field, ...], present: dict[str, Field], at: str) -> None:
+def _refuse_taken(mapping: Mapping, f: Field, id: str, conflicts: tuple[Conflict, ...], at: str) -> None:
+    """Error: CONFLICT when another connection than `id` has the field's id, and they do not share it."""
+    owner = _owner(mapping, f.id, id)
+    if owner is None:
+        return
+    others = [o for c in mapping.connections for o in c.fields if c.id != id and o.id.lower() == f.id.lower()]
+    if not others or any(o.id != f.id for o in others):
+        raise Error(Code.CONFLICT, f"{f.id!r} is taken by {owner}", at=at, hint="choose another id")
+    if f.id not in {c.field_id for c in conflicts}:
+        hint = "choose another id, or say with `conflict` which of them counts"
+        raise Error(Code.CONFLICT, f"{f.id!r} is taken by {owner}", at=at, hint=hint)
+    if others[0].type is not f.type:
+        message = f"{f.id!r} is {others[0].type} in {owner}, and fields that share an id are of one type"
+        raise Error(Code.CONFLICT, message, at=at, hint=f"make it {others[0].type}, or choose another id")
+
+
+def _check_new(
+    mapping: Mapping,
+    id: str,
+    new: tuple[Field, ...],
+    present: dict[str, Field],
+    conflicts: tuple[Conflict, ...],
+    at: str,
+) -> None:
     """Error: CONFLICT for an id that is taken, but for the same field of the same connection."""
     mine = {name.lower() for name in present}
     for i, f in enumerate(new):
-        owner = _owner(mapping, f.id, id)
-        if owner is not None:
-            message = f"{f.id!r} is taken by {owner}"
-            raise Error(Code.CONFLICT, message, at=f"{at}/{i}/id", hint="choose another id")
+        check_rules(f.rules, f"{at}/{i}")
+        _refuse_taken(mapping, f, id, conflicts, f"{at}/{i}/id")
         if f.id.lower() in mine and present.get(f.id) != f:
             message = f"{f.id!r} is taken by connection {id!r} with another definition"
             hint = "change it with fields_to_update, or delete it in the same request to replace it"
@@ -244,6 +329,13 @@ def _check_sources(new: tuple[Field, ...], known: tuple[Field, ...], columns: Sc
         if f not in known and find_column(f.source_name, columns) is None:
             message = f"the source has no column {f.source_name!r}"
             raise Error(Code.INVALID, message, at=f"{at}/{i}/source_name", hint=hint_columns(f.source_name, columns))
+
+
+def _check_changed_at(name: str, columns: Schema) -> None:
+    """Error: INVALID for a column of times that the source does not have."""
+    if name.strip() and find_column(name, columns) is None:
+        message, at = f"the source has no column {name!r}", f"{ATTRIBUTES_AT}/metadata/{CHANGED_AT}"
+        raise Error(Code.INVALID, message, at=at, hint=hint_columns(name, columns))
 
 
 def _check_count(count: int, before: int, fields_max: int, at: str) -> None:

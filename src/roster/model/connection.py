@@ -11,6 +11,7 @@ from typing import Any
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.values import canonical, digest
 from roster.model.reference_table import normalise_name
+from roster.model.rules import NO_RULES, Conflict, Nulls, Rules
 from roster.model.schema import BUILTINS, Entity, Schema, Type
 from roster.model.source import KIND_NAMES, find_kind, parse_origin
 
@@ -39,17 +40,30 @@ class Field:
     display_name: str = ""
     description: str = ""
     groups: tuple[str, ...] = ()
+    rules: Rules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
 class FieldUpdate:
-    """What an update says of one field: None leaves as it is, `()` clears the groups."""
+    """What an update says of one field: None leaves as it is, an empty value clears."""
 
     field_id: str
     updated_field_id: str | None = None
     updated_display_name: str | None = None
     updated_description: str | None = None
     updated_groups: tuple[str, ...] | None = None
+    updated_type: Type | None = None
+    updated_nulls: Nulls | None = None
+    updated_allowed: tuple[str, ...] | None = None
+    updated_pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """A wish for a field over every column but the key and `but`, its id as `naming` makes it of `{column}`."""
+
+    but: tuple[str, ...] = ()
+    naming: str = "{column}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +76,23 @@ class CreateRequest:
     join_attribute: str
     fields: tuple[Field, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    bulk: Bulk | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateRequest:
-    """A wish to change the fields of a connection: delete, then update, then add."""
+    """A wish to change the fields of a connection: delete, then update, then add.
+
+    `conflicts` name ids as they are afterwards.
+    """
 
     connection_id: str
     add: tuple[Field, ...] = ()
     update: tuple[FieldUpdate, ...] = ()
     delete: tuple[str, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    bulk: Bulk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +201,12 @@ def tidy_create(entity: Entity, request: CreateRequest) -> CreateRequest:
     if not request.join_attribute.strip():
         raise Error(Code.INVALID, "join_attribute is empty", at=f"{at}/join_attribute", hint="name a source column")
     fields = _tidy_fields(request.fields, f"{at}/fields")
-    plain = replace(request, fields=fields, metadata=tuple(sorted(request.metadata)))
+    plain = replace(
+        request,
+        fields=fields,
+        metadata=tuple(sorted(request.metadata)),
+        conflicts=_tidy_conflicts(request.conflicts),
+    )
     if plain.connection_id:
         parse_connection_id(plain.connection_id, "/data/id")
         return plain
@@ -198,7 +224,11 @@ def tidy_update(request: UpdateRequest) -> UpdateRequest:
     _refuse_twice([u.field_id for u in update], updates_at, "/field_id")
     _refuse_twice([u.updated_field_id for u in update], updates_at, "/updated_field_id")
     _refuse_twice(delete, deletes_at, "")
-    return UpdateRequest(request.connection_id, add, update, delete)
+    return replace(request, add=add, update=update, delete=delete, conflicts=_tidy_conflicts(request.conflicts))
+
+
+def _tidy_conflicts(conflicts: tuple[Conflict, ...]) -> tuple[Conflict, ...]:
+    return tuple(replace(c, field_id=c.field_id.removeprefix("@")) for c in conflicts)
 
 
 def _tidy_fields(fields: tuple[Field, ...], at: str) -> tuple[Field, ...]:
@@ -233,6 +263,7 @@ def _refuse_twice(ids: Sequence[str | None], at: str, member: str) -> None:
 def ids_of(request: UpdateRequest) -> tuple[str, ...]:
     """Every field id an update names, sorted."""
     ids = {*request.delete, *(f.id for f in request.add), *(u.field_id for u in request.update)}
+    ids |= {c.field_id for c in request.conflicts}
     return tuple(sorted(ids | {u.updated_field_id for u in request.update if u.updated_field_id is not None}))
 
 
@@ -264,4 +295,7 @@ def from_json(plain: dict[str, Any]) -> Connection:
 
 
 def _field_from_json(plain: dict[str, Any]) -> Field:
-    return Field(**{**plain, "type": Type(plain["type"]), "groups": tuple(plain["groups"])})
+    rules = plain.get("rules", {})  # mappings of before there were rules have none
+    if rules:
+        rules = {**rules, "nulls": Nulls(rules["nulls"]), "allowed": tuple(rules["allowed"])}
+    return Field(**{**plain, "type": Type(plain["type"]), "groups": tuple(plain["groups"]), "rules": Rules(**rules)})

@@ -9,7 +9,7 @@ from roster.model.connection import REFERENCE_TABLE, Connection
 from roster.model.mapping import Mapping
 from roster.model.reference_table import Table, normalise_name
 from roster.model.schema import Entity
-from roster.model.source import parse_origin
+from roster.model.source import HISTORY, options_of, parse_origin
 
 
 def sources_of(mapping: Mapping, tables: Sequence[Table]) -> dict[str, Table]:
@@ -23,6 +23,16 @@ def tables_of(mapping: Mapping, tables: Sequence[Table]) -> dict[str, Table]:
     by_name = {t.name: t for t in tables}
     found = {c.id: _find(by_id, by_name, mapping.entity, c) for c in mapping.connections}
     return {id: table for id, table in found.items() if table is not None}
+
+
+def asks_history(connection: Connection) -> bool:
+    """Whether a connection asks that what its source's rows were is kept: `history` in its metadata is `true`."""
+    return dict(connection.metadata).get(HISTORY, "").strip().lower() == "true"
+
+
+def keeps_history(table: Table, mappings: Sequence[Mapping], tables: Sequence[Table]) -> bool:
+    """Whether any connection that reads a table asks for its history."""
+    return any(asks_history(connection) for _, connection in readers_of(table, mappings, tables))
 
 
 def is_reference(connection: Connection) -> bool:
@@ -52,7 +62,7 @@ def owner_of(entity: Entity, connection: Connection) -> str:
 
 def held_name(entity: Entity, connection: Connection) -> str:
     """The name of the table a connection owns. Another source or join under the same id is another table."""
-    defined = [connection.type, dict(connection.metadata), connection.join_attribute]
+    defined = [connection.type, options_of(dict(connection.metadata)), connection.join_attribute]
     return f"{owner_of(entity, connection)}@{digest(defined)[:12]}"
 
 

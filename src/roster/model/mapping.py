@@ -11,7 +11,11 @@ from typing import Any
 from roster.base.values import Difference, canonical, diff
 from roster.model import connection
 from roster.model.connection import Connection, Field
+from roster.model.rules import NO_RULES, Choice, Conflict
 from roster.model.schema import BUILTINS, Entity, Type
+
+_PLAIN = json.loads(canonical(asdict(NO_RULES)))
+"""As JSON has it: a field without rules is shown without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +30,16 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """All custom attributes of one entity. Field ids are unique over it and the built-ins, case ignored."""
+    """All custom attributes of one entity. Field ids are unique over it and the built-ins, case ignored.
+
+    But connections may share an id, with fields of one type, where `conflicts` says which of them counts.
+    """
 
     entity: Entity
     version: int
     connections: tuple[Connection, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +56,19 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """A field of a connection that offers an attribute."""
+
+    connection: Connection
+    field: Field
+
+
+@dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute as readers see it: `id` as shown (custom ones as `@name`), `name` without the '@'."""
+    """One attribute as readers see it: `id` as shown (custom ones as `@name`), `name` without the '@'.
+
+    A custom one has offers, in the order in which they count; `choice` says how where there are several.
+    """
 
     id: str
     name: str
@@ -58,8 +77,8 @@ class Attribute:
     description: str
     groups: tuple[str, ...]
     is_custom: bool
-    connection_id: str | None = None
-    source_name: str | None = None
+    offers: tuple[Offer, ...] = ()
+    choice: Choice = Choice.PRECEDENCE
 
 
 def empty(entity: Entity) -> Mapping:
@@ -73,13 +92,22 @@ def attributes(mapping: Mapping) -> tuple[Attribute, ...]:
         Attribute(b.id, b.id, b.type, b.display_name, b.description, b.groups, is_custom=False)
         for b in BUILTINS[mapping.entity]
     ]
-    custom = [_custom(c, f) for c in mapping.connections for f in c.fields]
-    return (*builtins, *custom)
+    offers: dict[str, list[Offer]] = {}
+    for c in mapping.connections:
+        for f in c.fields:
+            offers.setdefault(f.id, []).append(Offer(c, f))
+    rules = {c.field_id: c for c in mapping.conflicts}
+    return (*builtins, *(_custom(given, rules.get(id)) for id, given in offers.items()))
 
 
-def _custom(c: Connection, f: Field) -> Attribute:
+def _custom(offers: list[Offer], conflict: Conflict | None) -> Attribute:
+    """The first connection's field names and describes the attribute."""
+    f = offers[0].field
+    order = conflict.order if conflict else ()
+    ranked = sorted(offers, key=lambda o: order.index(o.connection.id) if o.connection.id in order else len(order))
     label = f.display_name or humanise(f.id)
-    return Attribute(f"@{f.id}", f.id, f.type, label, f.description, f.groups, True, c.id, f.source_name)
+    choice = conflict.choice if conflict else Choice.PRECEDENCE
+    return Attribute(f"@{f.id}", f.id, f.type, label, f.description, f.groups, True, tuple(ranked), choice)
 
 
 def humanise(id: str) -> str:
@@ -114,13 +142,17 @@ def diff_versions(old: Mapping, new: Mapping) -> tuple[Difference, ...]:
 
 def _outline(mapping: Mapping) -> dict[str, Any]:
     aliases = {a.old_id: a.new_id for a in mapping.aliases}
-    return {"connections": {c.id: _outline_connection(c) for c in mapping.connections}, "aliases": aliases}
+    conflicts = {c.field_id: {"rule": c.choice.value, "order": list(c.order)} for c in mapping.conflicts}
+    connections = {c.id: _outline_connection(c) for c in mapping.connections}
+    return {"connections": connections, "aliases": aliases} | ({"conflicts": conflicts} if conflicts else {})
 
 
 def _outline_connection(c: Connection) -> dict[str, Any]:
-    fields = {f.id: {**asdict(f), "groups": list(f.groups)} for f in c.fields}
+    fields = {f["id"]: f for f in connection.to_json(c)["fields"]}
     for plain in fields.values():
         del plain["id"]
+        if plain["rules"] == _PLAIN:
+            del plain["rules"]
     join = {"type": c.join_type, "attribute": c.join_attribute}
     return {"type": c.type, "join": join, "metadata": dict(c.metadata), "fields": fields}
 
@@ -134,4 +166,8 @@ def to_json(mapping: Mapping) -> dict[str, Any]:
 def from_json(plain: dict[str, Any]) -> Mapping:
     """The mapping that `to_json` wrote."""
     connections = tuple(connection.from_json(c) for c in plain["connections"])
-    return Mapping(Entity(plain["entity"]), plain["version"], connections, tuple(Alias(**a) for a in plain["aliases"]))
+    aliases = tuple(Alias(**a) for a in plain["aliases"])
+    conflicts = tuple(
+        Conflict(c["field_id"], Choice(c["choice"]), tuple(c["order"])) for c in plain.get("conflicts", ())
+    )
+    return Mapping(Entity(plain["entity"]), plain["version"], connections, aliases, conflicts)

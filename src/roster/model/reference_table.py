@@ -88,6 +88,16 @@ def relation_of(table: Table) -> str:
     return f"table:{table.id}:{table.generation}"
 
 
+def spans_of(table: Table) -> str:
+    """The relation of a table's present rows and all that they were, each with its span of time."""
+    return f"spans:{table.id}:{table.generation}"
+
+
+def shared_of(table: Table) -> str:
+    """The relation of the folded primary keys that several of its rows have or had."""
+    return f"shared:{table.id}"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row: its primary key as text and its values by column."""

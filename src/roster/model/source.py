@@ -167,6 +167,13 @@ KINDS: tuple[Kind, ...] = (
         extra="iceberg",
     ),
 )
+CHANGED_AT, HISTORY = "changed_at", "history"
+VIEWS: tuple[Option, ...] = (
+    Option(CHANGED_AT, "column that says when a row changed last, for the conflict rule `newest`"),
+    Option(HISTORY, "`true` keeps what values were, for queries as of an event's time"),
+)
+"""Members of metadata that any connection may have: how its rows are looked at, not where and how they are read."""
+
 SYNONYMS = {"postgresql": "postgres", "mariadb": "mysql", "files": "file"}
 KIND_NAMES = tuple(kind.name for kind in KINDS)
 _BY_NAME = {kind.name: kind for kind in KINDS}
@@ -209,16 +216,23 @@ def find_kind(name: str) -> Kind | None:
     return _BY_NAME.get(SYNONYMS.get(plain, plain))
 
 
+def options_of(metadata: Map[str, str]) -> dict[str, str]:
+    """The members of metadata that say what is read."""
+    views = {option.name for option in VIEWS}
+    return {name: text for name, text in metadata.items() if name not in views}
+
+
 def parse_origin(type: str, metadata: Map[str, str], at: str = "/data/attributes/metadata") -> Origin:
     """The origin that a connection of that type and metadata names. Errors: INVALID with the place and the nearest."""
     kind = find_kind(type)
     if kind is None:
         raise Error(Code.INVALID, f"there is no source of type {type!r}", hint=f"types: {', '.join(KIND_NAMES)}")
+    options = options_of(metadata)
     known = [option.name for option in kind.options]
-    for name in metadata:
+    for name in options:
         if name not in known:
             raise _unknown(kind, name, at)
-    given = {name: text for name, text in metadata.items() if text.strip()}
+    given = {name: text for name, text in options.items() if text.strip()}
     for option in kind.options:
         if option.required and option.name not in given:
             raise Error(Code.INVALID, f"{option.name!r} is missing", at=f"{at}/{option.name}", hint=option.meaning)
@@ -262,7 +276,7 @@ def _unknown(kind: Kind, name: str, at: str) -> Error:
     if name in CREDENTIALS:
         hint = "keep it in a named secret (`roster secret set NAME`) and give that name as `secret`"
         return Error(Code.INVALID, f"{name!r} is a credential and not kept here", at=f"{at}/{name}", hint=hint)
-    known = [option.name for option in kind.options]
+    known = [option.name for option in (*kind.options, *VIEWS)]
     hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
     return Error(Code.INVALID, f"a {kind.name} source has no option {name!r}", at=f"{at}/{name}", hint=hint)
 

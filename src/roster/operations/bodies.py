@@ -26,13 +26,33 @@ class ClosedBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+class ConflictBody(ClosedBody):
+    rule: str
+    order: list[str] | None = None
+
+
 class FieldBody(Body):
+    """The last four are ours: rules of its values."""
+
     id: str
     source_name: str
     type: str
     display_name: str | None = None
     description: str | None = None
     groups: list[str] | None = None
+    conflict: ConflictBody | None = None
+    null_rule: str | None = None
+    allowed_values: list[str] | None = None
+    pattern: str | None = None
+
+
+class BulkBody(ClosedBody):
+    """Ours: a field over every column but the key and these."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, serialize_by_alias=True)
+
+    but: list[str] | None = Rule(None, alias="except")
+    naming: str | None = None
 
 
 class CreateConnectionAttributes(Body):
@@ -41,6 +61,7 @@ class CreateConnectionAttributes(Body):
     join_type: Annotated[str, Rule(min_length=1)]
     fields: list[FieldBody] | None = None
     metadata: dict[str, str] | None = None
+    fields_from_columns: BulkBody | None = None
 
 
 class CreateConnectionData(Body):
@@ -59,12 +80,18 @@ class FieldUpdateBody(Body):
     updated_display_name: str | None = None
     updated_description: str | None = None
     updated_groups: list[str] | None = None
+    updated_type: str | None = None
+    updated_conflict: ConflictBody | None = None
+    updated_null_rule: str | None = None
+    updated_allowed_values: list[str] | None = None
+    updated_pattern: str | None = None
 
 
 class UpdateConnectionAttributes(Body):
     fields_to_add: list[FieldBody] | None = None
     fields_to_update: list[FieldUpdateBody] | None = None
     fields_to_delete: list[str] | None = None
+    fields_from_columns: BulkBody | None = None
 
 
 class UpdateConnectionData(Body):

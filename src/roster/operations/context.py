@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping as Map
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from roster.base.errors import Code, Error
 from roster.model.access import Caller
+from roster.model.connection import Connection
+from roster.model.mapping import Mapping
 from roster.model.reference_table import Table
 from roster.model.schema import Entity
 from roster.model.sync import Run, Trigger
-from roster.ports import Budget, Cancel, Clock, Engine, Events, Sources, Store, Tables, Vault
+from roster.model.use import Use
+from roster.ports import Budget, Cancel, Clock, Engine, Events, Loaded, Sources, Store, Tables, Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Limits:
     alias_days: float
     fields_max: int
     tables_max: int
+    segments_max: int
+    queries_max: int
     upload_ttl_s: float
     rows_body_bytes_max: int
     event_body_bytes_max: int
@@ -53,12 +59,33 @@ class Desk(Protocol):
         """Called after connections or cloud tables changed: makes, removes and schedules their tables."""
         ...
 
+    def on_trial(
+        self, mapping: Mapping, connection: Connection, cancel: Cancel
+    ) -> AbstractContextManager[tuple[Table, Loaded]]:
+        """The table that a connection's first sync would give, and its rows, for as long as the block lasts.
+
+        Errors: what reading the source ends with.
+        """
+        ...
+
     def forget(self, table_id: str) -> None:
         """End what runs or waits for a table that goes."""
         ...
 
     def every_s(self, table: Table) -> int | None:
         """Seconds between two syncs of a table; None when it syncs on request only."""
+        ...
+
+
+class Uses(Protocol):
+    """Remembers which custom attributes callers name."""
+
+    def note(self, entity: Entity, named: Map[str, str], operation: str, caller: str, at_ms: int) -> None:
+        """Count one query that named attributes (as spelled → id); never waits for the records."""
+        ...
+
+    def list_uses(self, entity: Entity) -> list[Use]:
+        """All that is remembered of an entity's attributes, the latest first."""
         ...
 
 
@@ -94,6 +121,7 @@ class Context:
     uploads: Path
     sources: Sources
     syncs: Desk
+    uses: Uses
     sources_changed: Callable[[], None]
     """Called after a mapping or a table changed, so that what is built from them is built again."""
 
@@ -132,10 +160,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a call gives: a JSON body or none, and headers beside it."""
+    """What a call gives: a JSON body or none, and headers beside it; `status` where it is not the usual one."""
 
     body: Any = None
     headers: Map[str, str] = field(default_factory=dict)
+    status: int | None = None
 
 
 ENTITIES = {"users": Entity.USERS, "user": Entity.USERS, "accounts": Entity.ACCOUNTS, "account": Entity.ACCOUNTS}

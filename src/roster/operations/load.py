@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from roster.base.errors import Code, Error, did_you_mean
-from roster.model.held import sources_of
+from roster.model.held import keeps_history, sources_of
 from roster.model.reference_table import Table, normalise_name, normalise_names
 from roster.model.schema import Column, Entity
 from roster.model.source import format_of_name
@@ -62,12 +62,26 @@ def load_table(
 
 
 def materialise_profiles(context: Context) -> None:
-    """Have the engine keep every entity's profiles joined with their present sources."""
+    """Have the engine keep every entity's profiles joined with their present sources, and begin their histories."""
+    begin_histories(context)
     tables = context.store.list_tables()
     for entity in Entity:
         mapping = context.store.read_mapping(entity)
         relation: Project = profiles(mapping, sources_of(mapping, tables))
         context.engine.materialise(entity, [relation.input])
+
+
+def begin_histories(context: Context) -> None:
+    """Have the engine keep what rows are from now on, where connections ask for it and it is not done yet."""
+    mappings = [context.store.read_mapping(entity) for entity in Entity]
+    tables = context.store.list_tables()
+    for table in tables:
+        if table.columns and keeps_history(table, mappings, tables) and not context.tables.has_history(table):
+            try:
+                context.tables.begin_history(table, context.clock.now_ms())
+            except Error as error:
+                if error.code is not Code.NOT_FOUND:  # it was dropped, or moved on, meanwhile
+                    raise
 
 
 def recover(context: Context) -> None:

@@ -7,31 +7,20 @@ from typing import Any
 
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
-from roster.model.changes import create, delete, update
-from roster.model.connection import (
-    REFERENCE_TABLE,
-    Connection,
-    CreateRequest,
-    Field,
-    FieldUpdate,
-    UpdateRequest,
-    parse_type,
-)
+from roster.model.changes import create, delete, draft, update, warnings
+from roster.model.connection import REFERENCE_TABLE, Connection, Field
 from roster.model.held import is_reference, owner_of, sources_of, tables_of
 from roster.model.mapping import Mapping, Version, attributes
 from roster.model.reference_table import Table
-from roster.model.schema import Entity, Schema, Type
+from roster.model.rules import NO_RULES, Conflict
+from roster.model.schema import Entity, Type
 from roster.model.source import find_kind, parse_origin
 from roster.model.sync import State, Sync, Trigger
-from roster.operations.bodies import (
-    CreateConnectionBody,
-    FieldBody,
-    UpdateConnectionAttributes,
-    UpdateConnectionBody,
-    decode,
-)
+from roster.operations.connection_requests import read_create, read_update
 from roster.operations.context import Context, Reply, Request, entity_of
+from roster.operations.preview import preview
 from roster.operations.profiles import envelope
+from roster.operations.uses import shown_aliases
 from roster.sync.state import connection_state
 
 SHOWN_TYPES = {Type.INTEGER: "number"}
@@ -41,74 +30,53 @@ SHOWN_TYPES = {Type.INTEGER: "number"}
 def create_connection(context: Context, request: Request) -> Reply:
     """Bring columns of a source into the profiles of an entity."""
     entity = entity_of(request)
-    data = decode(CreateConnectionBody, request.body).data
-    if data is None or data.attributes is None:
-        raise Error(Code.INVALID, "the connection to create is missing", at="/data/attributes")
-    asked = data.attributes
-    wanted = CreateRequest(
-        data.id or "",
-        asked.type,
-        asked.join_type,
-        asked.join_attribute,
-        tuple(_field(f, f"/data/attributes/fields/{i}") for i, f in enumerate(asked.fields or [])),
-        tuple(sorted((asked.metadata or {}).items())),
-    )
+    wanted = read_create(request.body)
 
     def change(mapping: Mapping) -> Mapping:
-        made = create(mapping, wanted, who=request.caller.id, now_ms=now_ms, source_columns=None, fields_max=fields_max)
-        new = next((c for c in made.connections if c not in mapping.connections), None)
-        columns = _source_columns(context, made, new.id) if new else None
-        if columns is None:
-            return made
+        new = draft(entity, wanted)
+        table = sources_of(Mapping(entity, 0, (new,)), context.store.list_tables()).get(new.id)
         return create(
-            mapping, wanted, who=request.caller.id, now_ms=now_ms, source_columns=columns, fields_max=fields_max
+            mapping,
+            wanted,
+            who=request.caller.id,
+            now_ms=now_ms,
+            source_columns=table.columns if table else None,
+            primary_key=table.primary_key if table else "",
+            fields_max=context.limits.fields_max,
         )
 
-    if asked.type != REFERENCE_TABLE and find_kind(asked.type) is not None:
-        context.sources.check(parse_origin(asked.type, asked.metadata or {}))
-    now_ms, fields_max = context.clock.now_ms(), context.limits.fields_max
-    reply = _commit(context, request, entity, change, now_ms)
-    context.syncs.declare()
-    return reply
+    if wanted.type != REFERENCE_TABLE and find_kind(wanted.type) is not None:
+        context.sources.check(parse_origin(wanted.type, dict(wanted.metadata)))
+    now_ms = context.clock.now_ms()
+    return _commit(context, request, entity, change, now_ms, then=context.syncs.declare)
 
 
 def update_connection(context: Context, request: Request) -> Reply:
     """Delete, rename and add fields of a connection in one step: all of it or nothing."""
     entity = entity_of(request)
-    data = decode(UpdateConnectionBody, request.body).data
-    if data is None:
-        raise Error(Code.INVALID, "the connection to update is missing", at="/data", hint="name it in /data/id")
-    asked = data.attributes or UpdateConnectionAttributes()
-    at = "/data/attributes/fields_to_add"
-    wanted = UpdateRequest(
-        data.id,
-        tuple(_field(f, f"{at}/{i}") for i, f in enumerate(asked.fields_to_add or [])),
-        tuple(
-            FieldUpdate(
-                u.field_id,
-                u.updated_field_id,
-                u.updated_display_name,
-                u.updated_description,
-                tuple(u.updated_groups) if u.updated_groups is not None else None,
-            )
-            for u in asked.fields_to_update or []
-        ),
-        tuple(asked.fields_to_delete or []),
-    )
+    wanted = read_update(request.body)
 
     def change(mapping: Mapping) -> Mapping:
-        columns = _source_columns(context, mapping, data.id)
+        table = sources_of(mapping, context.store.list_tables()).get(wanted.connection_id)
         return update(
-            mapping, wanted, who=request.caller.id, now_ms=now_ms, source_columns=columns, fields_max=fields_max
+            mapping,
+            wanted,
+            who=request.caller.id,
+            now_ms=now_ms,
+            source_columns=table.columns if table else None,
+            primary_key=table.primary_key if table else "",
+            fields_max=context.limits.fields_max,
         )
 
-    now_ms, fields_max = context.clock.now_ms(), context.limits.fields_max
-    reply = _commit(context, request, entity, change, now_ms)
-    _resume_paused(context, entity, data.id)
-    return reply
+    now_ms = context.clock.now_ms()
+
+    def resume() -> None:
+        resume_paused(context, entity, wanted.connection_id)
+
+    return _commit(context, request, entity, change, now_ms, warn=lambda m: warnings(m, wanted), then=resume)
 
 
-def _resume_paused(context: Context, entity: Entity, connection_id: str) -> None:
+def resume_paused(context: Context, entity: Entity, connection_id: str) -> None:
     """A changed field may take what a paused one did not: look at the source again."""
     mapping = context.store.read_mapping(entity)
     table = tables_of(mapping, context.store.list_tables()).get(connection_id)
@@ -121,9 +89,10 @@ def delete_connection(context: Context, request: Request) -> Reply:
     """Take a connection and its fields out of the mapping; its source stays."""
     id = request.path["id"]
     now_ms = context.clock.now_ms()
-    reply = _commit(context, request, entity_of(request), lambda m: delete(m, id), now_ms, {"delete": id})
-    context.syncs.declare()
-    return reply
+    kept = {"delete": id}
+    return _commit(
+        context, request, entity_of(request), lambda m: delete(m, id), now_ms, kept=kept, then=context.syncs.declare
+    )
 
 
 def _commit(
@@ -132,9 +101,15 @@ def _commit(
     entity: Entity,
     change: Callable[[Mapping], Mapping],
     now_ms: int,
+    *,
+    then: Callable[[], None],
     kept: Any = None,
+    warn: Callable[[Mapping], tuple[str, ...]] = lambda _: (),
 ) -> Reply:
-    """Apply a change as the next version, unless If-Match names another than the present one."""
+    """Apply a change as the next version, unless If-Match names another than the present one; `then` do this.
+
+    A dry run stops before: it answers what would change, and what `warn` says of the present mapping.
+    """
 
     def guarded(mapping: Mapping) -> Mapping:
         changed = change(mapping)
@@ -145,6 +120,9 @@ def _commit(
             raise Error(Code.STALE, message, at="header If-Match", hint=hint)
         return changed
 
+    if request.flag("dry_run"):
+        present = context.store.read_mapping(entity)
+        return preview(context, request, present, guarded(present), warn(present))
     mapping = context.store.change_mapping(
         entity,
         guarded,
@@ -154,6 +132,7 @@ def _commit(
         now_ms=now_ms,
     )
     context.sources_changed()
+    then()
     return Reply(headers={"etag": etag(mapping.version)})
 
 
@@ -166,23 +145,6 @@ def _matches(if_match: str, version: int) -> bool:
 def etag(version: int) -> str:
     """A mapping version as an entity tag."""
     return f'"{version}"'
-
-
-def _field(body: FieldBody, at: str) -> Field:
-    return Field(
-        body.id,
-        body.source_name,
-        parse_type(body.type, f"{at}/type"),
-        body.display_name or "",
-        body.description or "",
-        tuple(body.groups or ()),
-    )
-
-
-def _source_columns(context: Context, mapping: Mapping, connection_id: str) -> Schema | None:
-    """The columns of a connection's source, None while it waits."""
-    table = sources_of(mapping, context.store.list_tables()).get(connection_id)
-    return table.columns if table else None
 
 
 def get_mapping(context: Context, request: Request) -> Reply:
@@ -221,17 +183,15 @@ def list_connections(context: Context, request: Request) -> Reply:
 def _shown_connection(
     mapping: Mapping, connection: Connection, table: Table | None, syncs: Map[str, Sync], context: Context
 ) -> dict[str, Any]:
-    now_ms = context.clock.now_ms()
-    live = [
-        a for a in mapping.aliases if a.connection_id == connection.id and now_ms < a.at_ms + context.limits.alias_ms()
-    ]
+    conflicts = {c.field_id: c for c in mapping.conflicts}
     sync = syncs.get(table.id) if table else None
-    aliases = {"roster_aliases": ", ".join(f"{a.old_id} -> {a.new_id}" for a in live)} if live else {}
+    old_ids = shown_aliases(context, mapping, connection.id)
+    aliases = {"roster_aliases": old_ids} if old_ids else {}
     return {
         "id": connection.id,
         "type": connection.type,
         "join": {"attribute": connection.join_attribute, "type": connection.join_type},
-        "fields": [_shown_field(f) for f in connection.fields],
+        "fields": [_shown_field(f, conflicts.get(f.id)) for f in connection.fields],
         "metadata": dict(connection.metadata) | _shown_state(mapping, connection, table, sync) | aliases,
         "created_at": iso_ms(instant(connection.created_ms)),
         "created_by": connection.created_by,
@@ -240,7 +200,7 @@ def _shown_connection(
     }
 
 
-def _shown_field(field: Field) -> dict[str, Any]:
+def _shown_field(field: Field, conflict: Conflict | None) -> dict[str, Any]:
     return {
         "id": field.id,
         "source_name": field.source_name,
@@ -248,7 +208,16 @@ def _shown_field(field: Field) -> dict[str, Any]:
         "display_name": field.display_name,
         "description": field.description,
         "groups": list(field.groups),
-    }
+    } | _shown_rules(field, conflict)
+
+
+def _shown_rules(field: Field, conflict: Conflict | None) -> dict[str, Any]:
+    """Only the rules that were given: a field without them is shown as the contract has it."""
+    rules = {"null_rule": field.rules.nulls.value} if field.rules.nulls is not NO_RULES.nulls else {}
+    allowed = {"allowed_values": list(field.rules.allowed)} if field.rules.allowed else {}
+    pattern = {"pattern": field.rules.pattern} if field.rules.pattern else {}
+    agreed = {"conflict": {"rule": conflict.choice.value, "order": list(conflict.order)}} if conflict else {}
+    return rules | allowed | pattern | agreed
 
 
 def _shown_state(mapping: Mapping, connection: Connection, table: Table | None, sync: Sync | None) -> dict[str, str]:

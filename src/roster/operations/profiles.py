@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ from roster.analyses.scopes import World
 from roster.base.errors import Code, Error
 from roster.base.time import Range, iso_ms
 from roster.model.held import sources_of
+from roster.model.mapping import Mapping
+from roster.model.reference_table import Table
 from roster.model.schema import Entity
 from roster.operations.bodies import (
     EventFilteredAttributes,
@@ -28,57 +31,102 @@ from roster.query.outline import outline
 from roster.query.plan import Plan
 
 ORDERS = {"asc": False, "desc": True}
+ATTRIBUTE_TIME = "attribute_time"
 COLUMNS_MAX = 1000
 """Names one request may select; a request that names none gets every attribute, however many."""
 
 
 def world_of(context: Context, entity: Entity) -> World:
     """The newest mapping of an entity with its sources, at this moment."""
-    mapping = context.store.read_mapping(entity)
-    sources = sources_of(mapping, context.store.list_tables()) if mapping.connections else {}
+    return world_under(context, context.store.read_mapping(entity))
+
+
+def world_under(context: Context, mapping: Mapping, more: Sequence[Table] = ()) -> World:
+    """A mapping with its sources, at this moment; `more`: tables that are only on trial."""
+    sources = sources_of(mapping, [*context.store.list_tables(), *more]) if mapping.connections else {}
     return World(mapping, sources, context.clock.now_ms(), context.limits.alias_ms(), context.limits.search_terms_max)
 
 
 def query_users(context: Context, request: Request) -> Reply:
     """Users that match a search and a wildcard term, sorted, with the total."""
+    return _answer_page(context, request, Entity.USERS, "QueryUsers", wanted_users(context, request))
+
+
+def wanted_users(context: Context, request: Request) -> PageRequest:
+    """What the body of QueryUsers asks for. Errors: INVALID with the place."""
     data = decode(QueryUsersBody, request.body).data
-    return _answer_page(context, request, Entity.USERS, (data.attributes if data else None) or QueryAttributes())
+    return _wanted_page(context, (data.attributes if data else None) or QueryAttributes())
 
 
 def query_accounts(context: Context, request: Request) -> Reply:
     """Accounts that match a search and a wildcard term, sorted, with the total."""
+    return _answer_page(context, request, Entity.ACCOUNTS, "QueryAccounts", wanted_accounts(context, request))
+
+
+def wanted_accounts(context: Context, request: Request) -> PageRequest:
+    """What the body of QueryAccounts asks for. Errors: INVALID with the place."""
     data = decode(QueryAccountsBody, request.body).data
-    return _answer_page(context, request, Entity.ACCOUNTS, (data.attributes if data else None) or QueryAttributes())
+    return _wanted_page(context, (data.attributes if data else None) or QueryAttributes())
 
 
-def _answer_page(context: Context, request: Request, entity: Entity, asked: QueryAttributes) -> Reply:
+def _wanted_page(context: Context, asked: QueryAttributes) -> PageRequest:
     selection = Selection(query=asked.query or "", wildcard_term=asked.wildcard_search_term or "")
     order = ((asked.sort.order if asked.sort else None) or "desc").lower()
     if order not in ORDERS:
         raise Error(Code.INVALID, f"unknown order {order!r}", at="/data/attributes/sort/order", hint="asc or desc")
-    wanted = PageRequest(
+    return PageRequest(
         selection,
         _columns(asked.select_columns),
         asked.sort.field if asked.sort else None,
         ORDERS[order],
         _limit(context, asked.limit),
     )
-    return _reply_page(context, request, page(world_of(context, entity), wanted), count=True)
+
+
+def _answer_page(context: Context, request: Request, entity: Entity, operation: str, wanted: PageRequest) -> Reply:
+    world = world_of(context, entity)
+    return _reply_page(context, request, world, operation, page(world, wanted), count=True)
 
 
 def query_event_filtered_users(context: Context, request: Request) -> Reply:
     """Users that match a search and did a matching event in a time frame (epoch seconds, half-open)."""
+    asked = _asked_events(request)
+    wanted = _wanted_events(context, request, asked)
+    world = world_of(context, Entity.USERS)
+    if wanted.selection.at_event_time:
+        world = replace(world, timed={id: t for id, t in world.sources.items() if context.tables.has_history(t)})
+    counted = asked.include_row_count is not False
+    return _reply_page(context, request, world, "QueryEventFilteredUsers", page(world, wanted), count=counted)
+
+
+def wanted_events(context: Context, request: Request) -> PageRequest:
+    """What the body of QueryEventFilteredUsers asks for. Errors: INVALID with the place."""
+    return _wanted_events(context, request, _asked_events(request))
+
+
+def _asked_events(request: Request) -> EventFilteredAttributes:
     data = decode(EventFilteredBody, request.body).data
-    asked = (data.attributes if data else None) or EventFilteredAttributes()
+    return (data.attributes if data else None) or EventFilteredAttributes()
+
+
+def _wanted_events(context: Context, request: Request, asked: EventFilteredAttributes) -> PageRequest:
     events = asked.event_query
     selection = Selection(
         query=asked.query or "",
         event_query=(events.query or "") if events else None,
         event_range=_range(events, context.clock.now_ms()) if events else None,
+        at_event_time=at_event_time(request),
     )
-    wanted = PageRequest(selection, _columns(asked.select_columns), None, True, _limit(context, asked.limit))
-    counted = asked.include_row_count is not False
-    return _reply_page(context, request, page(world_of(context, Entity.USERS), wanted), count=counted)
+    return PageRequest(selection, _columns(asked.select_columns), None, True, _limit(context, asked.limit))
+
+
+def at_event_time(request: Request) -> bool:
+    """Whether custom attributes met on events are those of the event's time. Error: INVALID."""
+    asked = request.query.get(ATTRIBUTE_TIME, ["now"])[-1]
+    if asked not in ("now", "event"):
+        hint = "allowed: now, event"
+        raise Error(Code.INVALID, f"{ATTRIBUTE_TIME} is {asked!r}", at=f"parameter {ATTRIBUTE_TIME}", hint=hint)
+    return asked == "event"
 
 
 def _range(events: EventQuery, now_ms: int) -> Range | None:
@@ -117,16 +165,24 @@ def _limit(context: Context, limit: int | None) -> int:
     return limit
 
 
-def _reply_page(context: Context, request: Request, wanted: Page, *, count: bool) -> Reply:
+def _reply_page(
+    context: Context, request: Request, world: World, operation: str, wanted: Page, *, count: bool
+) -> Reply:
     plans = [wanted.rows, wanted.total] if count else [wanted.rows]
     if request.flag("explain"):
         return explanation(context, plans, wanted.warnings)
     answers = context.engine.run(plans, context.limits.budget(), request.cancel)
+    _note_uses(context, request, world, operation)
     hits = [dict(zip(wanted.names, map(shown, row), strict=True)) for row in answers[0].rows]
     attributes: dict[str, Any] = {"hits": hits}
     if count:
         attributes["total"] = answers[1].rows[0][0]
     return Reply(envelope("query_response", "query_response", attributes, wanted.warnings))
+
+
+def _note_uses(context: Context, request: Request, world: World, operation: str) -> None:
+    """Remember which custom attributes an answered query named."""
+    context.uses.note(world.entity, world.named, operation, request.caller.id, world.now_ms)
 
 
 def shown(value: Any) -> Any:
@@ -165,32 +221,36 @@ def explanation(context: Context, plans: Sequence[Plan], warnings: Sequence[str]
 
 def get_user_facet_info(context: Context, request: Request) -> Reply:
     """The values of one user attribute, each with its number of users."""
-    return _answer_facet(context, request, Entity.USERS)
+    return _answer_facet(context, request, Entity.USERS, "GetUserFacetInfo")
 
 
 def get_account_facet_info(context: Context, request: Request) -> Reply:
     """The values of one account attribute, each with its number of accounts."""
-    return _answer_facet(context, request, Entity.ACCOUNTS)
+    return _answer_facet(context, request, Entity.ACCOUNTS, "GetAccountFacetInfo")
 
 
-def _answer_facet(context: Context, request: Request, entity: Entity) -> Reply:
+def wanted_facet(context: Context, request: Request) -> FacetRequest:
+    """What the body of a facet operation asks for. Errors: INVALID with the place."""
     data = decode(FacetBody, request.body).data
     if data is None or data.attributes is None:
         raise Error(Code.INVALID, "the facet to answer is missing", at="/data/attributes/facet_id")
     asked = data.attributes
-    wanted = facet(
-        world_of(context, entity),
-        FacetRequest(
-            asked.facet_id,
-            (asked.search.query if asked.search else None) or "",
-            (asked.term_search.value if asked.term_search else None) or "",
-            _limit(context, asked.limit),
-        ),
+    return FacetRequest(
+        asked.facet_id,
+        (asked.search.query if asked.search else None) or "",
+        (asked.term_search.value if asked.term_search else None) or "",
+        _limit(context, asked.limit),
     )
+
+
+def _answer_facet(context: Context, request: Request, entity: Entity, operation: str) -> Reply:
+    world = world_of(context, entity)
+    wanted = facet(world, wanted_facet(context, request))
     plans = [wanted.values, wanted.range] if wanted.range is not None else [wanted.values]
     if request.flag("explain"):
         return explanation(context, plans, wanted.warnings)
     answers = context.engine.run(plans, context.limits.budget(), request.cancel)
+    _note_uses(context, request, world, operation)
     result: dict[str, Any] = {"values": [{"value": value, "count": count} for value, count in answers[0].rows]}
     if wanted.range is not None and answers[1].rows[0][0] is not None:
         low, high = map(shown, answers[1].rows[0])

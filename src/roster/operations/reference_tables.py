@@ -14,8 +14,9 @@ from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import instant, iso_ms
 from roster.base.values import canonical
 from roster.model.cloud_table import SCHEMA_ERROR, VALIDATION_ERROR, error_type, origin_of, shown_status
+from roster.model.held import keeps_history
 from roster.model.reference_table import Table, inward, normalise_name, number_duplicates, outward
-from roster.model.schema import Column, Schema
+from roster.model.schema import Column, Entity, Schema
 from roster.model.sync import Phase, State, Sync, Trigger
 from roster.operations.bodies import decode
 from roster.operations.bodies_tables import (
@@ -27,7 +28,7 @@ from roster.operations.bodies_tables import (
 )
 from roster.operations.context import Context, Reply, Request
 from roster.operations.uploads import forget_upload, parts_of, sweep_uploads, wanted_upload
-from roster.ports import Loaded
+from roster.ports import Loaded, Merge
 
 LOCAL_FILE = "LOCAL_FILE"
 FILE_METADATA = "/data/attributes/file_metadata"
@@ -160,7 +161,8 @@ def add_table(
     if any(t.name == table.name for t in held):
         hint = "choose another name, or delete that table"
         raise Error(Code.INVALID, f"a table named {table.name!r} exists", at="/data/attributes/table_name", hint=hint)
-    loaded = context.tables.create_table(table, paths, format, headers, declared=declared)
+    merge = Merge(None, since_ms=table.created_ms if asks_history(context, table) else None)
+    loaded = context.tables.create_table(table, paths, format, headers, declared=declared, merge=merge)
     made = replace(table, row_count=loaded.rows)
     try:
         context.store.add_table(made, who=table.created_by)
@@ -172,6 +174,13 @@ def add_table(
         raise Error(Code.INVALID, error.message, at=error.at, hint=error.hint) from error
     context.sources_changed()
     return made, loaded
+
+
+def asks_history(context: Context, table: Table) -> bool:
+    """Whether any connection asks that what the rows of a table were is kept."""
+    mappings = [context.store.read_mapping(entity) for entity in Entity]
+    others = [t for t in context.store.list_tables() if t.id != table.id]
+    return keeps_history(table, mappings, [*others, table])
 
 
 def reference_tables(context: Context) -> list[Table]:

@@ -14,7 +14,7 @@ from roster.model.schema import Entity
 from roster.model.sync import ENDED, Coverage, Drift, Run, State, Sync, Trigger
 from roster.operations.context import Context, Reply, Request
 from roster.ports import Store
-from roster.sync.coverage import no_value, quarantined
+from roster.sync.coverage import quarantined, why_quarantined
 
 RUNS_LISTED = 20
 CELLS_LISTED = 100
@@ -243,8 +243,8 @@ def list_quarantine(context: Context, request: Request) -> Reply:
                     "field": field.id,
                     "row_key": key,
                     "value": value,
-                    "reason": no_value(field, value),
+                    "reason": why_quarantined(field, value, is_typed),
                 }
-                for key, value in answers[0].rows
+                for key, value, is_typed in answers[0].rows
             ]
     return Reply({"data": {"id": table.id, "type": "quarantine", "attributes": {"cells": cells}}})

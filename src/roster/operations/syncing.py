@@ -5,20 +5,23 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import structlog
 
 from roster.base.errors import Code, Error
+from roster.model.connection import Connection
 from roster.model.held import held_name, is_reference, make_held, readers_of
+from roster.model.mapping import Mapping
 from roster.model.reference_table import Table
 from roster.model.schema import Entity
 from roster.model.sync import ENDED, Phase, Run, State, Step, Sync, Trigger
 from roster.operations.keys import LOCAL
-from roster.ports import Cancel, Clock, Jobs, Notice, Notices, Store
+from roster.ports import Cancel, Clock, Jobs, Loaded, Notice, Notices, Store
 from roster.sync.run import STOPPING, run_sync, settle_now
 from roster.sync.state import interval_s
+from roster.sync.trial import on_trial
 from roster.sync.work import Ports
 
 log = structlog.get_logger("roster.sync")
@@ -110,6 +113,12 @@ class Syncs:
             for cancel in self._running.values():
                 cancel.cancel(STOPPING)
         self._jobs.stop()
+
+    def on_trial(
+        self, mapping: Mapping, connection: Connection, cancel: Cancel
+    ) -> AbstractContextManager[tuple[Table, Loaded]]:
+        """See the port."""
+        return on_trial(self._ports, mapping, connection, cancel)
 
     # what is declared
 

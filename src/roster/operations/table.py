@@ -10,18 +10,25 @@ from pydantic import BaseModel
 from roster.model.access import Right
 from roster.operations import (
     bodies,
+    bodies_declaration,
+    bodies_segments,
     bodies_sources,
     bodies_tables,
+    declaration,
     intake,
     keys,
     mapping,
     profiles,
+    provenance,
     reference_tables,
+    saved_queries,
     secrets,
+    segments,
     sources,
     table_changes,
     table_rows,
     uploads,
+    uses,
 )
 from roster.operations.context import Context, Reply, Request
 
@@ -35,7 +42,7 @@ class Operation:
     `name` is the contract's operation id where the contract has it. `input` is None when the operation
     takes no body, or takes raw bytes. `output` names a schema of the contract, None for an empty answer.
     `heavy` marks what runs on the engine and waits its turn. `admit` looks at a request before its body is
-    read, and raises when there is no need to.
+    read, and raises when there is no need to. A `previewed` one takes `dry_run` and then changes nothing.
     """
 
     name: str
@@ -46,6 +53,7 @@ class Operation:
     heavy: bool = False
     body_limit: str = "body_bytes_max"
     admit: Callable[[Context, Request], None] | None = None
+    previewed: bool = False
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -74,9 +82,30 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("GetMapping", mapping.get_mapping, Right.READ, output="GetMappingResponse"),
     Operation("ListConnections", mapping.list_connections, Right.READ, output="ListConnectionsResponse"),
-    Operation("CreateConnection", mapping.create_connection, Right.WRITE_MAPPING, bodies.CreateConnectionBody),
-    Operation("UpdateConnection", mapping.update_connection, Right.WRITE_MAPPING, bodies.UpdateConnectionBody),
-    Operation("DeleteConnection", mapping.delete_connection, Right.WRITE_MAPPING),
+    Operation(
+        "CreateConnection",
+        mapping.create_connection,
+        Right.WRITE_MAPPING,
+        bodies.CreateConnectionBody,
+        previewed=True,
+    ),
+    Operation(
+        "UpdateConnection",
+        mapping.update_connection,
+        Right.WRITE_MAPPING,
+        bodies.UpdateConnectionBody,
+        previewed=True,
+    ),
+    Operation("DeleteConnection", mapping.delete_connection, Right.WRITE_MAPPING, previewed=True),
+    Operation("GetDeclaration", declaration.get_declaration, Right.READ, output="Declaration"),
+    Operation(
+        "ApplyDeclaration",
+        declaration.apply_declaration,
+        Right.WRITE_MAPPING,
+        bodies_declaration.DeclarationBody,
+        "DeclarationApplied",
+        previewed=True,
+    ),
     Operation("ListMappingVersions", mapping.list_mapping_versions, Right.READ, output="MappingVersions"),
     Operation(
         "SubmitProductAnalyticsEvent",
@@ -143,6 +172,31 @@ OPERATIONS: tuple[Operation, ...] = (
         "BatchRowsQueryResponse",
         heavy=True,
     ),
+    Operation("GetProvenance", provenance.get_provenance, Right.READ, output="Provenance", heavy=True),
+    Operation("GetFieldUses", uses.get_field_uses, Right.READ, output="FieldUses"),
+    Operation(
+        "CreateRumSegment",
+        segments.create_segment,
+        Right.WRITE_SEGMENTS,
+        bodies_segments.CreateSegmentBody,
+        "OneSegment",
+        heavy=True,
+    ),
+    Operation("ListRumSegments", segments.list_segments, Right.READ, output="Segments", heavy=True),
+    Operation("GetRumSegment", segments.get_segment, Right.READ, output="OneSegment", heavy=True),
+    Operation("UpdateRumSegment", segments.update_segment, Right.WRITE_SEGMENTS, bodies_segments.UpdateSegmentBody),
+    Operation("DeleteRumSegment", segments.delete_segment, Right.WRITE_SEGMENTS, output="DeletedSegment"),
+    Operation("ListSavedQueries", saved_queries.list_saved_queries, Right.READ, output="SavedQueries"),
+    Operation("GetSavedQuery", saved_queries.get_saved_query, Right.READ, output="OneSavedQuery"),
+    Operation(
+        "PutSavedQuery",
+        saved_queries.put_saved_query,
+        Right.WRITE_SEGMENTS,
+        bodies_segments.SavedQueryBody,
+        "OneSavedQuery",
+    ),
+    Operation("DeleteSavedQuery", saved_queries.delete_saved_query, Right.WRITE_SEGMENTS),
+    Operation("RunSavedQuery", saved_queries.run_saved_query, Right.READ, output="SavedQueryAnswer", heavy=True),
     Operation("ListSources", sources.list_sources, Right.READ, output="Sources"),
     Operation("GetSource", sources.get_source, Right.READ, output="OneSource"),
     Operation("StartSync", sources.start_sync, Right.WRITE_TABLES, output="OneRun"),

@@ -23,6 +23,7 @@ from roster.operations.bodies_tables import (
 from roster.operations.context import Context, Reply, Request
 from roster.operations.reference_tables import (
     SCHEMA,
+    asks_history,
     begin_sync,
     change_definition,
     declared_columns,
@@ -32,6 +33,7 @@ from roster.operations.reference_tables import (
     refuse_upload,
 )
 from roster.operations.uploads import forget_upload, parts_of, sweep_uploads, wanted_upload
+from roster.ports import ANEW, Merge
 
 
 def update_reference_table(context: Context, request: Request) -> Reply:
@@ -137,7 +139,9 @@ def _replaced(context: Context, request: Request, table: Table, upload_id: str) 
     upload = wanted_upload(context, upload_id)
     now_ms = context.clock.now_ms()
     filled = replace(table, generation=table.generation + 1, held=(), updated_ms=now_ms)
-    loaded = context.tables.create_table(filled, parts_of(context, upload), "csv", upload.headers, declared=True)
+    merge = Merge(find_table(context, table.id), since_ms=now_ms) if asks_history(context, table) else ANEW
+    paths = parts_of(context, upload)
+    loaded = context.tables.create_table(filled, paths, "csv", upload.headers, declared=True, merge=merge)
 
     def name(kept: Table) -> Table:
         return _stamped(request, replace(filled, row_count=loaded.rows), kept, now_ms)

@@ -13,7 +13,7 @@ from roster.model.reference_table import Row, Table, check_values
 from roster.operations.bodies import decode
 from roster.operations.bodies_tables import BatchRowsBody, DeleteRowsBody, UpsertRowsBody
 from roster.operations.context import Context, Reply, Request
-from roster.operations.reference_tables import change_definition, find_table
+from roster.operations.reference_tables import asks_history, change_definition, find_table
 
 ROWS_LISTED_MAX = 10_000_000
 
@@ -103,7 +103,7 @@ def upsert_rows(context: Context, request: Request) -> Reply:
             raise Error(Code.INVALID, message, at=f"/data/{i}/id", hint="send each id once")
         seen.add(row.id)
     now_ms = context.clock.now_ms()
-    context.tables.upsert_rows(table, rows, now_ms)
+    context.tables.upsert_rows(table, rows, now_ms, history=asks_history(context, table))
     _count_again(context, request, table, now_ms)
     return Reply()
 
@@ -113,7 +113,8 @@ def delete_rows(context: Context, request: Request) -> Reply:
     _check_size(context, request)
     table = _writable(context, request)
     now_ms = context.clock.now_ms()
-    context.tables.delete_rows(table, [r.id for r in decode(DeleteRowsBody, request.body).data], now_ms)
+    ids = [r.id for r in decode(DeleteRowsBody, request.body).data]
+    context.tables.delete_rows(table, ids, now_ms, history=asks_history(context, table))
     _count_again(context, request, table, now_ms)
     return Reply()
 

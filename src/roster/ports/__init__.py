@@ -3,9 +3,10 @@
 from roster.ports.engine import Answer, Applied, Budget, Cancel, Engine, Events, Explanation, Progress
 from roster.ports.records import Clock, Store, Vault
 from roster.ports.sources import Jobs, Notice, Notices, Reading, Sources, Wanted
-from roster.ports.tables import Loaded, Merge, RowPage, Staged, Tables
+from roster.ports.tables import ANEW, Loaded, Merge, RowPage, Staged, Tables
 
 __all__ = [
+    "ANEW",
     "Answer",
     "Applied",
     "Budget",

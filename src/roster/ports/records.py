@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping as Map
+from collections.abc import Callable, Mapping as Map, Sequence
 from typing import Any, Protocol
 
 from roster.model.access import Key
 from roster.model.mapping import Mapping, Version
 from roster.model.reference_table import Table, Upload
+from roster.model.saved_query import SavedQuery
 from roster.model.schema import Entity
+from roster.model.segment import Segment
 from roster.model.sync import Run, Secret, Sync
+from roster.model.use import Use
 
 
 class Clock(Protocol):
@@ -46,6 +49,18 @@ class Store(Protocol):
 
         A change that gives an equal mapping makes no version. An Error inside leaves everything as it was.
         """
+        ...
+
+    def change_mappings(
+        self,
+        change: Callable[[Map[Entity, Mapping]], Map[Entity, Mapping]],
+        *,
+        who: str,
+        why: str,
+        request: Any,
+        now_ms: int,
+    ) -> dict[Entity, Mapping]:
+        """As `change_mapping`, for the newest mappings of all entities: every one of them is kept, or none."""
         ...
 
     def list_versions(self, entity: Entity) -> list[Version]:
@@ -122,6 +137,42 @@ class Store(Protocol):
         ...
 
     def remove_secret(self, name: str, *, who: str, now_ms: int) -> bool: ...
+
+    def add_segment(self, segment: Segment) -> Segment:
+        """The segment as kept: one of that name that says the same stays as it is. Error: CONFLICT for another."""
+        ...
+
+    def find_segment(self, id: str) -> Segment | None: ...
+    def list_segments(self) -> list[Segment]:
+        """By name."""
+        ...
+
+    def change_segment(self, id: str, change: Callable[[Segment], Segment]) -> Segment:
+        """Apply a pure change to a segment as it is kept. Errors: NOT_FOUND, CONFLICT for a name that is taken."""
+        ...
+
+    def remove_segment(self, id: str, *, who: str, now_ms: int) -> Segment | None:
+        """The segment that was there."""
+        ...
+
+    def put_query(self, query: SavedQuery) -> SavedQuery:
+        """Keep a query, new or in place of the one of that name, which leaves its time of creation."""
+        ...
+
+    def find_query(self, name: str) -> SavedQuery | None: ...
+    def list_queries(self) -> list[SavedQuery]:
+        """By name."""
+        ...
+
+    def remove_query(self, name: str, *, who: str, now_ms: int) -> bool: ...
+
+    def add_uses(self, uses: Sequence[Use], forget_before_ms: int) -> None:
+        """Add to what is kept of each place, and forget places that were last used before that time."""
+        ...
+
+    def list_uses(self, entity: Entity) -> list[Use]:
+        """The latest first."""
+        ...
 
 
 class Vault(Protocol):

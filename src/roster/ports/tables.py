@@ -35,12 +35,18 @@ class Merge:
 
     `carried`: columns of the new definition that the files do not have, or not as they should: their
     values are those of the row with the same key before, empty for new rows. `changes_only`: rows that the
-    files do not have stay; else they go.
+    files do not have stay; else they go. `since_ms`: history is kept, and rows that are new or differ are so
+    since then; None when none is kept.
     """
 
     before: Table | None
     carried: tuple[str, ...] = ()
     changes_only: bool = False
+    since_ms: int | None = None
+
+
+ANEW = Merge(None)
+"""Rows that meet nothing and go on from nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +82,13 @@ class Tables(Protocol):
         headers: Sequence[str] = (),
         *,
         declared: bool = False,
+        merge: Merge = ANEW,
     ) -> Loaded:
         """Fill the generation that `table` names from a file in parts, anew; no paths: it is empty.
 
         `headers` name the columns of a CSV file whose first line does not. A `declared` table takes no
-        integer beyond INT32 and no row without a key; another leaves such rows out and counts them.
+        integer beyond INT32 and no row without a key; another leaves such rows out and counts them. `merge` only
+        says what the history of the rows goes on from.
         Errors: INVALID with line and column; nothing is changed then.
         """
         ...
@@ -129,6 +137,16 @@ class Tables(Protocol):
         """Rows with these primary keys, in the order asked; absent ones left out."""
         ...
 
-    def upsert_rows(self, table: Table, rows: Sequence[Row], now_ms: int) -> None: ...
+    def upsert_rows(self, table: Table, rows: Sequence[Row], now_ms: int, *, history: bool = False) -> None:
+        """Update or insert rows by their id; with `history` what they were is kept, as it is once that was begun."""
+        ...
 
-    def delete_rows(self, table: Table, ids: Sequence[str], now_ms: int) -> int: ...
+    def delete_rows(self, table: Table, ids: Sequence[str], now_ms: int, *, history: bool = False) -> int: ...
+
+    def begin_history(self, table: Table, now_ms: int) -> None:
+        """Keep what rows are from now on, unless that is done already. Error: NOT_FOUND."""
+        ...
+
+    def has_history(self, table: Table) -> bool:
+        """Whether the present generation can be read with all that its rows were, as the relation `spans_of(table)`."""
+        ...

@@ -26,6 +26,8 @@ class Dialect:
     wide_integer: str
     casts: Mapping[tuple[Type, Type], tuple[Step, ...]]
     trim: str
+    greatest: str
+    matches: str
     get: str
     is_array: str
     items: str
@@ -202,6 +204,8 @@ DUCKDB = Dialect(
     wide_integer="INT128",
     casts=_CASTS,
     trim="roster_trim",
+    greatest="greatest",
+    matches="regexp_full_match",
     get="variant_extract",
     is_array="roster_is_array",
     items="roster_items",

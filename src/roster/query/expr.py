@@ -37,12 +37,14 @@ class Fn(StrEnum):
 
     LOWER maps each code point by itself (Unicode's simple mapping), TRIM takes BLANKS off both ends,
     ADD takes two values of one type, INTEGER (exact, never overflows) or NUMBER. Of a null, each is null.
+    GREATEST takes values of one type, not ANY, and leaves nulls out; of nulls only it is null.
     """
 
     LOWER = "lower"
     TRIM = "trim"
     NULL_IF_EMPTY = "null_if_empty"
     ADD = "add"
+    GREATEST = "greatest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,14 @@ class Like:
 
 
 @dataclass(frozen=True, slots=True)
+class Matches:
+    """True when the whole string matches a regular expression in RE2's syntax."""
+
+    item: Expr
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
 class InBlocks:
     """True when the string is an IP address inside one of the CIDR blocks (normalised text).
 
@@ -178,7 +188,34 @@ class Call:
     args: tuple[Expr, ...]
 
 
-Expr = Column | Literal | Get | Item | AnyOf | Not | And | Or | Compare | In | Like | InBlocks | IsNull | Cast | Call
+@dataclass(frozen=True, slots=True)
+class If:
+    """`then` where the condition is true, else `other`; both have one type."""
+
+    where: Expr
+    then: Expr
+    other: Expr
+
+
+Expr = (
+    Column
+    | Literal
+    | Get
+    | Item
+    | AnyOf
+    | Not
+    | And
+    | Or
+    | Compare
+    | In
+    | Like
+    | Matches
+    | InBlocks
+    | IsNull
+    | Cast
+    | Call
+    | If
+)
 
 TRUE = And(())
 FALSE = Or(())
@@ -191,8 +228,10 @@ def type_of(expr: Expr) -> Type:
             return type
         case Get() | Item():
             return Type.ANY
-        case Call(Fn.ADD, args):
+        case Call(Fn.ADD | Fn.GREATEST, args):
             return type_of(args[0])
+        case If(_, then):
+            return type_of(then)
         case Call():
             return Type.STRING
         case _:
@@ -210,11 +249,11 @@ def columns_of(expr: Expr) -> frozenset[str]:
             return frozenset().union(*(columns_of(i) for i in items))
         case Compare(_, left, right):
             return columns_of(left) | columns_of(right)
+        case If(where, then, other):
+            return columns_of(where) | columns_of(then) | columns_of(other)
         case AnyOf(source, _, where):
             return columns_of(source) | columns_of(where)
-        case (
-            Get(item, _) | Cast(item, _) | In(item, _) | Like(item, _, _) | InBlocks(item, _) | Not(item) | IsNull(item)
-        ):
+        case Get(item) | Cast(item) | In(item) | Like(item) | Matches(item) | InBlocks(item) | Not(item) | IsNull(item):
             return columns_of(item)
 
 

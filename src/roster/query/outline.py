@@ -13,12 +13,14 @@ from roster.query.expr import (
     Compare,
     Expr,
     Get,
+    If,
     In,
     InBlocks,
     IsNull,
     Item,
     Like,
     Literal,
+    Matches,
     Not,
     Or,
     Wild,
@@ -59,8 +61,11 @@ def _line(plan: Plan) -> str:
             return f"Filter {describe(where)}"
         case Project(_, columns):
             return f"Project [{_names([name for name, _ in columns])}]"
-        case Join(_, _, kind, on):
-            return f"Join {kind} on " + " and ".join(f"{describe(left)} = {describe(right)}" for left, right in on)
+        case Join(_, _, kind, on, during):
+            met = [f"{describe(left)} = {describe(right)}" for left, right in on]
+            if during is not None:
+                met.append(f"{describe(during.since)} <= {describe(during.time)} < {describe(during.until)}")
+            return f"Join {kind} on " + " and ".join(met)
         case Aggregate(_, keys, measures):
             wanted = [f"{m.agg}({describe(m.item) if m.item is not None else '*'})" for m in measures]
             return f"Aggregate [{_names(wanted)}] by [{_names([name for name, _ in keys])}]"
@@ -116,6 +121,8 @@ def describe(expr: Expr) -> str:
         case Like(item, pieces, fold):
             pattern = "".join(p.value if isinstance(p, Wild) else p for p in pieces)
             return f"{describe(item)} like {pattern!r}{' in any case' if fold else ''}"
+        case Matches(item, pattern):
+            return f"{describe(item)} matches {pattern!r}"
         case InBlocks(item, blocks):
             return f"{describe(item)} in {', '.join(blocks)}"
         case IsNull(item):
@@ -124,4 +131,6 @@ def describe(expr: Expr) -> str:
             return f"{describe(item)} as {type}"
         case Call(fn, args):
             return f"{fn}({', '.join(map(describe, args))})"
+        case If(where, then, other):
+            return f"{describe(then)} if ({describe(where)}) else {describe(other)}"
     assert_never(expr)

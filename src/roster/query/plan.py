@@ -67,8 +67,17 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
+class During:
+    """A time of the left side that lies in a span of the right one: `since <= time < until`; all have one type."""
+
+    time: Expr
+    since: Expr
+    until: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
-    """Rows whose key pairs are all equal (null equals nothing).
+    """Rows whose key pairs are all equal (null equals nothing), and which meet in time where that is asked.
 
     `left` keeps unmatched left rows; `semi` and `anti` keep left columns only, each row at most once.
     `inner` and `left` give the columns of both sides, whose names must not clash.
@@ -78,6 +87,7 @@ class Join:
     right: Plan
     kind: OneOf["inner", "left", "semi", "anti"]
     on: tuple[tuple[Expr, Expr], ...]
+    during: During | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
 
-from roster.model.connection import JOIN_SYNONYMS, Connection, find_column, parse_join_type
+from roster.model.connection import JOIN_SYNONYMS, Connection, parse_join_type
 from roster.model.mapping import Attribute, Mapping, attributes
 from roster.model.reference_table import Table, column_of, relation_of, stored_columns
 from roster.model.schema import (
@@ -21,10 +21,22 @@ from roster.model.schema import (
     profile_schema,
 )
 from roster.query.expr import TRUE, Call, Cast, Column, Compare, Expr, Fn, IsNull, Literal, Not
-from roster.query.plan import Filter, Join, Named, Plan, Project, Rank, Read, SortKey, Window, schema_of
-
-Sources = Map[str, Table]
-"""Connection id → the reference table it reads; connections that still wait are absent."""
+from roster.query.offers import Sources, attribute_value, find_source_column, row_column
+from roster.query.plan import (
+    Agg,
+    Aggregate,
+    Filter,
+    Join,
+    Measure,
+    Named,
+    Plan,
+    Project,
+    Rank,
+    Read,
+    SortKey,
+    Window,
+    schema_of,
+)
 
 EVENTS = Read("events", EVENT_SCHEMA)
 ROW = SchemaColumn("_row", Type.INTEGER)
@@ -44,26 +56,7 @@ def profiles(mapping: Mapping, sources: Sources) -> Project:
         if table is not None:
             plan = enrich(plan, mapping.entity, connection, table)
     held = {column.name: column.type for column in schema_of(plan)}
-    return Project(plan, tuple((a.name, _value(a, sources, held)) for a in attributes(mapping)))
-
-
-def _value(attribute: Attribute, sources: Sources, held: Map[str, Type]) -> Expr:
-    if attribute.connection_id is None:
-        return Column(attribute.name, attribute.type)
-    table = sources.get(attribute.connection_id)
-    source = find_source_column(table, attribute.source_name or "") if table else None
-    name = f"{attribute.connection_id}.{source.name}" if source else ""
-    if source is None or name not in held:
-        return Literal(None, attribute.type)
-    column = Column(name, source.type)
-    fits = source.type is attribute.type or (source.type is Type.INTEGER and attribute.type is Type.NUMBER)
-    return column if fits else Cast(column, attribute.type)
-
-
-def find_source_column(table: Table, name: str) -> SchemaColumn | None:
-    """The source column a field names."""
-    found = find_column(name, table.columns)
-    return column_of(table, found) if found else None
+    return Project(plan, tuple((a.name, attribute_value(a, sources, held)) for a in attributes(mapping)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +83,13 @@ def join_sides(entity: Entity, connection: Connection, table: Table) -> JoinSide
     return JoinSides(attribute, key) if attribute and key else None
 
 
+EMAIL = "user_email"
+
+
 def normalise_key(expr: Expr, attribute: str) -> Expr:
     """A join key as compared: e-mails trimmed and in lower case, anything else as its text; blank is none."""
     text = Cast(expr, Type.STRING)
-    return Call(Fn.NULL_IF_EMPTY, (Call(Fn.LOWER, (Call(Fn.TRIM, (text,)),)) if attribute == "user_email" else text,))
+    return Call(Fn.NULL_IF_EMPTY, (Call(Fn.LOWER, (Call(Fn.TRIM, (text,)),)) if attribute == EMAIL else text,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +105,11 @@ class Matching:
     row: Column
     rank: Column
     rows: Window
+    attribute: str
+
+    def folds(self) -> bool:
+        """Whether keys may differ in case or blanks only: e-mails never do, as they are compared."""
+        return self.attribute != EMAIL
 
     def winners(self) -> Filter:
         """One row a key: the one that counts."""
@@ -124,33 +125,53 @@ def match_rows(entity: Entity, connection: Connection, table: Table) -> Matching
     prefix = f"{connection.id}."
     key = Column(f"{prefix}#key", Type.STRING)
     rank = Column(f"{prefix}#rank", Type.INTEGER)
-    row = Column(f"{prefix}#row", Type.INTEGER)
+    row = row_column(connection)
     held = {c.name: c.type for c in stored_columns(table)}
     stored = Read(relation_of(table), (ROW, *stored_columns(table)))
     named: tuple[Named, ...] = (
-        (key.name, normalise_key(_declared(sides.column, held), attribute.name)),
+        (key.name, normalise_key(declared(sides.column, held), attribute.name)),
         (row.name, Column(ROW.name, ROW.type)),
-        *((prefix + c.name, _declared(c, held)) for c in table.columns),
+        *((prefix + c.name, declared(c, held)) for c in table.columns),
     )
     keyed = Filter(Project(stored, named), Not(IsNull(key)))
     ranked = Window(keyed, rank.name, Rank.ROW_NUMBER, None, (key,), (SortKey(row, descending=True),))
     ours = normalise_key(Column(attribute.name, attribute.type), attribute.name)
-    return Matching(ours, key, row, rank, ranked)
+    return Matching(ours, key, row, rank, ranked, attribute.name)
 
 
-def _declared(column: SchemaColumn, held: Map[str, Type]) -> Expr:
+PROFILES = Column("#profiles", Type.INTEGER)
+NEWEST = Column("#newest", Type.INTEGER)
+ROWS = Column("#rows", Type.INTEGER)
+
+
+def meet(entity: Entity, matching: Matching) -> Join:
+    """Each join key of the source with its rows, the place of the newest, and how many profiles have it: null for none.
+
+    Both sides are grouped by key before they meet, so that each is read once.
+    """
+    measures = (Measure(NEWEST.name, Agg.MAX, matching.row), Measure(ROWS.name, Agg.COUNT))
+    theirs = Aggregate(matching.rows.input, ((matching.key.name, matching.key),), measures)
+    ours = Aggregate(read_profiles(entity), (("#ours", matching.ours),), (Measure(PROFILES.name, Agg.COUNT),))
+    return Join(theirs, ours, "left", ((matching.key, Column("#ours", Type.STRING)),))
+
+
+def declared(column: SchemaColumn, held: Map[str, Type]) -> Expr:
     """A stored column as the type it is declared as."""
     stored = Column(column.name, held[column.name])
     return stored if stored.type is column.type else Cast(stored, column.type)
 
 
 def enrich(plan: Plan, entity: Entity, connection: Connection, table: Table) -> Plan:
-    """Profiles plus every column of the connection's source, named `connection.column`, null without a match."""
+    """Profiles plus every column of the connection's source, named `connection.column`, null without a match.
+
+    Beside them `connection.#row`, the place of the row that was found.
+    """
     matching = match_rows(entity, connection, table)
     if matching is None:
         return plan
     joined = Join(plan, matching.winners(), "left", ((matching.ours, matching.key),))
-    kept = [c for c in schema_of(joined) if not c.name.startswith(f"{connection.id}.#")]
+    ours = {matching.key.name, matching.rank.name}
+    kept = [c for c in schema_of(joined) if c.name not in ours]
     return Project(joined, tuple((c.name, Column(c.name, c.type)) for c in kept))
 
 

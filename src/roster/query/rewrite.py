@@ -115,9 +115,12 @@ def _keep_join(join: Join, needed: frozenset[str]) -> Plan:
     left_names = {c.name for c in schema_of(join.left)}
     if join.kind == "left" and needed <= left_names and unique_on(join.right, tuple(r for _, r in join.on)):
         return _keep(join.left, needed)
-    left = _keep(join.left, (needed & left_names) | _reads(*(ours for ours, _ in join.on)))
+    ours, theirs = [a for a, _ in join.on], [b for _, b in join.on]
+    if join.during is not None:
+        ours, theirs = [*ours, join.during.time], [*theirs, join.during.since, join.during.until]
+    left = _keep(join.left, (needed & left_names) | _reads(*ours))
     right_needed = frozenset[str]() if join.kind in ("semi", "anti") else needed - left_names
-    return replace(join, left=left, right=_keep(join.right, right_needed | _reads(*(theirs for _, theirs in join.on))))
+    return replace(join, left=left, right=_keep(join.right, right_needed | _reads(*theirs)))
 
 
 def unique_on(plan: Plan, key: tuple[Expr, ...]) -> bool:

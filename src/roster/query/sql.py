@@ -14,6 +14,7 @@ from roster.query.expr import Column, Expr, Literal, Scalar, columns_of
 from roster.query.plan import (
     Agg,
     Aggregate,
+    During,
     FillTime,
     Filter,
     Join,
@@ -299,9 +300,10 @@ class _Rendering:
         right = self._named_apart(self.open(plan.right))
         joined = _of(right)
         ours, theirs = self._scope(left.columns), self._scope(joined)
-        on = [
+        on: list[exp.Expr] = [
             exp.EQ(this=operand(render_expr(a, ours)), expression=operand(render_expr(b, theirs))) for a, b in plan.on
         ]
+        on += _during(plan.during, ours, theirs)
         kind = {"side": "LEFT"} if plan.kind == "left" else {"kind": plan.kind.upper()}
         join = exp.Join(this=right.source, on=exp.and_(*on) if on else exp.true(), **kind)
         columns = {**left.columns, **joined} if plan.kind in ("inner", "left") else left.columns
@@ -348,6 +350,14 @@ class _Rendering:
         join = exp.Join(this=rows.source, side="LEFT", on=exp.EQ(this=columns[plan.time], expression=bucket))
         filled = {**columns, plan.time: bucket.copy()}
         return replace(starts, alias=None, columns=filled, exact=False, joins=(join,))
+
+
+def _during(during: During | None, ours: Scope, theirs: Scope) -> list[exp.Expr]:
+    if during is None:
+        return []
+    time = operand(render_expr(during.time, ours))
+    since, until = (operand(render_expr(end, theirs)) for end in (during.since, during.until))
+    return [exp.LTE(this=since, expression=time), exp.LT(this=time.copy(), expression=until)]
 
 
 def _keeps_order(block: _Block, columns: tuple[Named, ...]) -> bool:

@@ -23,12 +23,14 @@ from roster.query.expr import (
     Expr,
     Fn,
     Get,
+    If,
     In,
     InBlocks,
     IsNull,
     Item,
     Like,
     Literal,
+    Matches,
     Not,
     Or,
     Pieces,
@@ -129,6 +131,8 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expr:
             return exp.In(this=_compared(item, scope), expressions=[_compared(o, scope) for o in options])
         case Like(item, pieces, fold):
             return _like(render_expr(item, scope), pieces, fold, scope)
+        case Matches(item, pattern):
+            return call(scope.dialect.matches, render_expr(item, scope), scope.parameters.bind(pattern))
         case InBlocks(item, blocks):
             return _in_blocks(render_expr(item, scope), blocks, scope)
         case IsNull(item):
@@ -137,6 +141,9 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expr:
             return _cast(item, type, scope)
         case Call(fn, args):
             return _call(fn, args, scope)
+        case If(where, then, other):
+            chosen = exp.If(this=render_expr(where, scope), true=render_expr(then, scope))
+            return exp.Case(ifs=[chosen], default=render_expr(other, scope))
     assert_never(expr)
 
 
@@ -182,6 +189,8 @@ def _call(fn: Fn, args: tuple[Expr, ...], scope: Scope) -> exp.Expr:
             if type_of(args[0]) is Type.INTEGER:
                 nodes = [cast(node, scope.dialect.wide_integer) for node in nodes]
             return exp.Add(this=operand(nodes[0]), expression=operand(nodes[1]))
+        case Fn.GREATEST:
+            return call(scope.dialect.greatest, *nodes)
     assert_never(fn)
 
 

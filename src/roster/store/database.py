@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping as Map
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from roster.store.records import (
     version_of,
 )
 from roster.store.secrets import SecretRecords
+from roster.store.segments import QueryRecords, SegmentRecords
 from roster.store.statements import find_table_row, write_audit
 from roster.store.syncs import SyncRecords, remove_syncing, with_rows_of
 from roster.store.tables import audit, keys, mapping_versions, organisation, reference_tables, uploads
+from roster.store.uses import UseRecords
 
 NEWEST_VERSION = select(func.max(mapping_versions.c.version)).where(mapping_versions.c.entity == bindparam("entity"))
 ONE_MAPPING = select(mapping_versions.c.mapping).where(
@@ -39,7 +41,7 @@ ONE_MAPPING = select(mapping_versions.c.mapping).where(
 KEY_BY_HASH = select(keys).where(keys.c.hash == bindparam("hash"))
 
 
-class Database(SyncRecords, SecretRecords):
+class Database(SyncRecords, SecretRecords, SegmentRecords, QueryRecords, UseRecords):
     """Our own records in one database; every method is one transaction and may be called from any thread."""
 
     def __init__(self, connections: Connections, organisation_id: str) -> None:
@@ -131,16 +133,38 @@ class Database(SyncRecords, SecretRecords):
         with self._connections.write() as connection:
             old = self._read_newest(connection, entity)
             new = change(old)
-            if new == old:
-                return old
-            if (new.entity, new.version) != (entity, old.version + 1):
-                message = f"a change of {entity} version {old.version} gave {new.entity} version {new.version}"
-                raise Error(Code.INTERNAL, message)
-            version = Version(new.version, now_ms, who, why, request, diff_versions(old, new), new)
-            connection.execute(insert(mapping_versions), record_of_version(entity, version))
-            detail = {"version": new.version, "why": why}
-            write_audit(connection, now_ms, who, "mapping.changed", entity.value, detail)
+            self._keep_version(connection, old, new, who, why, request, now_ms)
         return new
+
+    def change_mappings(
+        self,
+        change: Callable[[Map[Entity, Mapping]], Map[Entity, Mapping]],
+        *,
+        who: str,
+        why: str,
+        request: Any,
+        now_ms: int,
+    ) -> dict[Entity, Mapping]:
+        """As `change_mapping`, for the newest mappings of all entities in one transaction."""
+        with self._connections.write() as connection:
+            old = {entity: self._read_newest(connection, entity) for entity in Entity}
+            new = dict(change(old))
+            for entity, mapping in new.items():
+                self._keep_version(connection, old[entity], mapping, who, why, request, now_ms)
+        return new
+
+    def _keep_version(
+        self, connection: Connection, old: Mapping, new: Mapping, who: str, why: str, request: Any, now_ms: int
+    ) -> None:
+        if new == old:
+            return
+        if (new.entity, new.version) != (old.entity, old.version + 1):
+            message = f"a change of {old.entity} version {old.version} gave {new.entity} version {new.version}"
+            raise Error(Code.INTERNAL, message)
+        version = Version(new.version, now_ms, who, why, request, diff_versions(old, new), new)
+        connection.execute(insert(mapping_versions), record_of_version(new.entity, version))
+        detail = {"version": new.version, "why": why}
+        write_audit(connection, now_ms, who, "mapping.changed", new.entity.value, detail)
 
     def list_versions(self, entity: Entity) -> list[Version]:
         """Newest first."""

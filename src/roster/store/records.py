@@ -12,6 +12,7 @@ from roster.model.access import Key, KeyKind
 from roster.model.mapping import Version, from_json, to_json
 from roster.model.reference_table import Table, Upload
 from roster.model.schema import Column, Entity, Schema, Type
+from roster.model.segment import Segment
 from roster.model.source import Origin
 from roster.model.sync import (
     Coverage,
@@ -27,6 +28,7 @@ from roster.model.sync import (
     Sync,
     Trigger,
 )
+from roster.model.use import Use
 
 Record = dict[str, Any]
 
@@ -169,3 +171,19 @@ def record_of_secret(secret: Secret) -> Record:
 
 def secret_of(row: RowMapping) -> Secret:
     return Secret(**{**row, "members": tuple(row["members"])})
+
+
+def record_of_segment(segment: Segment) -> Record:
+    return {**asdict(segment), "entity": segment.entity.value, "tags": list(segment.tags)}
+
+
+def segment_of(row: RowMapping) -> Segment:
+    return Segment(**{**row, "entity": Entity(row["entity"]), "tags": tuple(row["tags"])})
+
+
+def record_of_use(use: Use) -> Record:
+    return {**asdict(use), "entity": use.entity.value}
+
+
+def use_of(row: RowMapping) -> Use:
+    return Use(**{**row, "entity": Entity(row["entity"])})

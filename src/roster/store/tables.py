@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table
 
-HEAD = "0002"
+HEAD = "0005"
 """The newest migration: what a database must be at for this code."""
 
 metadata = MetaData(
@@ -133,6 +133,46 @@ secrets = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
     Column("updated_by", String, nullable=False),
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("entity", String, nullable=False),
+    Column("name", String, nullable=False, unique=True),
+    Column("description", String, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("data_query", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+    Column("modified_by", String, nullable=False),
+)
+
+queries = Table(
+    "queries",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("operation", String, nullable=False),
+    Column("body", String, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Column("updated_by", String, nullable=False),
+)
+
+uses = Table(
+    "uses",
+    metadata,
+    Column("entity", String, primary_key=True),
+    Column("attribute", String, primary_key=True),
+    Column("spelled", String, primary_key=True),
+    Column("operation", String, primary_key=True),
+    Column("caller", String, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Index("ix_uses_last_ms", "last_ms"),
 )
 
 uploads = Table(

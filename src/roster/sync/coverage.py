@@ -6,17 +6,19 @@ Everything is counted by plans over one snapshot, so that the lines of a Coverag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from roster.model.connection import Connection, Field
 from roster.model.held import owner_of
 from roster.model.reference_table import Table, column_of, relation_of, stored_columns
+from roster.model.rules import NO_RULES
 from roster.model.schema import Entity, Type
 from roster.model.sync import Coverage
 from roster.ports import Answer, Loaded
-from roster.query.expr import And, Cast, Column, Compare, Expr, IsNull, Not, Or
+from roster.query.expr import And, Cast, Column, Compare, IsNull, Not, Or
+from roster.query.offers import field_value, find_source_column, stored_value
 from roster.query.plan import Agg, Aggregate, Filter, Join, Limit, Measure, Named, Plan, Project, Read
-from roster.query.relations import ROW, Matching, find_source_column, match_rows, read_profiles
+from roster.query.relations import NEWEST, PROFILES, ROW, Matching, match_rows, meet, read_profiles
 
 OVERLAP_MIN = 0.5
 """Share of agreeing values from which a new column is proposed as the new name of a dropped one."""
@@ -36,23 +38,6 @@ class Cells:
     def misfits(self) -> float:
         """Share of the filled cells that are no value of the field, 0..1."""
         return (self.filled - self.accepted) / self.filled if self.filled else 0.0
-
-
-def stored_value(table: Table, name: str) -> Column:
-    """A column as it is stored: what the source said."""
-    held = {c.name: c.type for c in stored_columns(table)}
-    return Column(name, held[name])
-
-
-def field_value(table: Table, field: Field) -> tuple[Column, Expr] | None:
-    """A field's cell as stored, and as its readers see it; None when the table lacks its column."""
-    column = find_source_column(table, field.source_name)
-    if column is None:
-        return None
-    stored = stored_value(table, column.name)
-    declared: Expr = stored if stored.type is column.type else Cast(stored, column.type)
-    fits = column.type is field.type or (column.type is Type.INTEGER and field.type is Type.NUMBER)
-    return stored, declared if fits else Cast(declared, field.type)
 
 
 def count_cells(connection: Connection, table: Table, fresh: str) -> Plan:
@@ -92,37 +77,34 @@ def read_cells(connection: Connection, table: Table, answer: Answer) -> tuple[in
 def count_matches(entity: Entity, connection: Connection, table: Table, fresh: str) -> list[Plan]:
     """One row each: how keys meet (those that count, those of them that match, matched profiles), fresh rows with a
     join key, profiles.
-
-    Both sides are grouped by key before they meet, so that each is read once.
     """
     matching = match_rows(entity, connection, table)
     if matching is None:
         return []
-    profiles = read_profiles(entity)
-    newest = Measure("#newest", Agg.MAX, matching.row)
-    theirs = Aggregate(matching.rows.input, ((matching.key.name, matching.key),), (newest,))
-    ours = Aggregate(profiles, (("#ours", matching.ours),), (Measure("#profiles", Agg.COUNT),))
-    met = Join(theirs, ours, "left", ((matching.key, Column("#ours", Type.STRING)),))
     return [
-        _meetings(met, table, fresh),
+        _meetings(meet(entity, matching), table, fresh),
         Aggregate(_fresh(matching, table, fresh), (), (_ROWS,)),
-        Aggregate(profiles, (), (_ROWS,)),
+        count_profiles(entity),
     ]
+
+
+def count_profiles(entity: Entity) -> Plan:
+    """One count."""
+    return Aggregate(read_profiles(entity), (), (_ROWS,))
 
 
 def _meetings(met: Plan, table: Table, fresh: str) -> Plan:
     """Counts over the keys of a source; a key counts when its newest row is one that this sync stored."""
-    profiles, newest = Column("#profiles", Type.INTEGER), Column("#newest", Type.INTEGER)
-    stored: Column = newest
+    stored: Column = NEWEST
     if fresh != relation_of(table):
         stored = Column("#fresh", Type.INTEGER)
         rows = Project(Read(fresh, (ROW,)), ((stored.name, Column(ROW.name, ROW.type)),))
-        met = Join(met, rows, "left", ((newest, stored),))
-    both = Compare("=", stored, profiles)  # null when either is missing: nothing else of it is asked
+        met = Join(met, rows, "left", ((NEWEST, stored),))
+    both = Compare("=", stored, PROFILES)  # null when either is missing: nothing else of it is asked
     measures = (
         Measure("counting", Agg.COUNT, stored),
         Measure("matched", Agg.COUNT, both),
-        Measure("profiles", Agg.SUM, profiles),
+        Measure("profiles", Agg.SUM, PROFILES),
     )
     return Aggregate(met, (), measures)
 
@@ -162,17 +144,19 @@ def read_coverage(
 
 
 def quarantined(connection: Connection, table: Table, field_id: str, limit: int) -> Plan | None:
-    """Row key and text of the cells of a field that are no value of its type; None when it has no column."""
+    """Row key, text and whether it is of its type of the cells that a field refuses; None when it has no column."""
     field = next((f for f in connection.fields if f.id == field_id), None)
     found = field_value(table, field) if field else None
+    typed = field_value(table, replace(field, rules=NO_RULES)) if field else None
     key = column_of(table, table.primary_key)
-    if found is None or key is None:
+    if found is None or typed is None or key is None:
         return None
     stored, value = found
     bad = Filter(Filter(Read(relation_of(table), (ROW, *stored_columns(table))), Not(IsNull(stored))), IsNull(value))
     shown: tuple[Named, ...] = (
         ("row_key", Cast(stored_value(table, key.name), Type.STRING)),
         ("value", Cast(stored, Type.STRING)),
+        ("is_typed", Not(IsNull(typed[1]))),
     )
     return Limit(Project(bad, shown), limit)
 
@@ -211,6 +195,6 @@ def counted_for(coverage: Coverage, entity: Entity, connection: Connection) -> b
     return f"{coverage.entity}/{coverage.connection_id}" == owner_of(entity, connection)
 
 
-def no_value(field: Field, text: str) -> str:
-    """Why a cell is quarantined, for people."""
-    return f"{text!r} is no {field.type.value}"
+def why_quarantined(field: Field, text: str, is_typed: bool) -> str:
+    """For people: the cell is no value of the field's type, or one that its rules refuse."""
+    return f"{text!r} {field.rules.refuse()}" if is_typed else f"{text!r} is no {field.type.value}"

@@ -137,7 +137,7 @@ def _read(ports: Ports, work: Work) -> Work:
     full = work.run.forced or work.sync.synced_ms is None or _full_is_due(ports, work)
     wanted = Wanted(
         origin,
-        _credentials(ports, work.table),
+        credentials_of(ports, work.table),
         folder,
         "" if work.run.forced else work.sync.fingerprint,
         "" if full or work.sync.drifts else work.sync.cursor,  # paused fields need all rows once they are back
@@ -180,7 +180,7 @@ def _lost_rows(work: Work) -> bool:
     return fetched.total < before + (now - work.table.row_count)
 
 
-def _credentials(ports: Ports, table: Table) -> dict[str, str]:
+def credentials_of(ports: Ports, table: Table) -> dict[str, str]:
     """The members of the source's secret. Error: NOT_FOUND when a named one is missing."""
     name = table.origin.get("secret") if table.origin else ""
     if not name:

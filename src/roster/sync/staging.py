@@ -7,7 +7,9 @@ from pathlib import Path
 
 from roster.base.errors import Code, Error
 from roster.model.connection import Connection
+from roster.model.held import keeps_history
 from roster.model.reference_table import Table, relation_of
+from roster.model.rules import NO_RULES
 from roster.model.sync import Drift, DriftKind
 from roster.ports import Merge
 from roster.sync.columns import settle_columns, uses_of
@@ -44,7 +46,8 @@ def stage(ports: Ports, work: Work) -> Work:
 def _stage_again(ports: Ports, work: Work, carried: tuple[str, ...]) -> Work:
     fetched, table = work.fetched(), present(work.next)
     before = work.table if work.table.columns else None
-    merge = Merge(before, carried, fetched.changes_only)
+    keeps = keeps_history(work.table, work.mappings, work.tables)
+    merge = Merge(before, carried, fetched.changes_only, work.run.started_ms if keeps else None)
     staged = ports.tables.stage_table(table, _files(ports, work), fetched.format, merge)
     filled = replace(table, held=staged.held, row_count=staged.rows)
     loaded = staged.loaded
@@ -118,6 +121,8 @@ def _retyped(ports: Ports, work: Work) -> list[Drift]:
 
 def _misfits(ports: Ports, work: Work, connection: Connection, table: Table, rows: str) -> dict[str, Cells]:
     """Fields of which too many cells do not fit, among the rows of a relation."""
+    # by type alone: what only the rules of a field refuse is quarantined, and pauses nothing
+    connection = replace(connection, fields=tuple(replace(f, rules=NO_RULES) for f in connection.fields))
     answers = ports.engine.run([count_cells(connection, table, rows)], ports.rules.budget, work.cancel)
     cells = read_cells(connection, table, answers[0])[1]
     return {c.field_id: c for c in cells if c.misfits() > ports.rules.misfits_max}
