@@ -192,8 +192,10 @@ def _refused(call: Call, answer: httpx2.Response) -> Error:
         errors = [" ".join(answer.text.split())[:300]] if answer.text.strip() else []
     parts = [_part(one) for one in errors]
     text = "; ".join(filter(None, (message for message, _, _ in parts)))
-    _, at, hint = parts[0] if len(parts) == 1 else ("", "", "")
-    return Error(code, f"{told}: {text}" if text else told, at=at, hint=hint)
+    text, at, hint = parts[0] if len(parts) == 1 else (text, "", "")
+    if at:  # it tells of what stands there, better than of the request
+        return Error(code, text, at=at, hint=hint)
+    return Error(code, f"{told}: {text}" if text else told)
 
 
 def _part(error: Any) -> tuple[str, str, str]:

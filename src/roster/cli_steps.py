@@ -148,7 +148,7 @@ def _print_match(out: Console, preview: Map[str, Any], id: str) -> None:
     _line(out, "", told, 1)
     for reason in found.get("unmatched") or ():
         example = f", such as {reason['example']!r}" if reason.get("example") is not None else ""
-        _line(out, "", f"{reason.get('reason')}: {reason.get('keys'):,} keys{example}", 2)
+        _line(out, "", f"{reason.get('reason')}: {reason.get('rows', 0):,}{example}", 2)
     for cell in found.get("cells") or ():
         if cell.get("rejected"):
             _line(out, "!", f"{cell['field']} refuses {cell['rejected']:,} of {cell['filled']:,} cells", 1)

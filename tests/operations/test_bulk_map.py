@@ -90,7 +90,7 @@ def test_what_else_is_refused(world: Inside) -> None:
     with refused(f"{BULK}/but", ""):
         world.create("crm", asked({"but": ["on"]}))
     world.add_table(["user", "e mail", "user_email"], [["u1", "x", "y"]], "user", "mails")
-    with refused("/data/attributes/fields/1/id", "built-in", Code.CONFLICT):
+    with refused(BULK, "built-in", Code.CONFLICT):
         world.create("mails", asked({}))
     world.create("mails", asked({"naming": "mails.{column}"}))
     assert list(fields(world, "mails")) == ["mails.e_mail", "mails.user_email"]

@@ -30,7 +30,7 @@ PEOPLE = [
 ]
 KEYS = ["u1", "U1", "u2", "U2", "u3", " u3", "4", "004", "5", "5.0", "ü", "Ü", "u 7", "none", ""]
 MAILS = ["ann@x.io", " ANN@x.io", "bob@x.io", "cy@x.io ", "d@x.io", "D@X.IO", "nobody@x.io", "", "ü@x.io"]
-CELLS = ["gold", "GOLD", "silver", "", " gold", "1", "2.5", "1e3", "true", "no", "2024-01-01", "2024-13-01", "x"]
+CELLS = ["gold", "GOLD", "silver", "", "  ", " gold", "1", "2.5", "1e3", "true", "no", "2024-01-01", "2024-13-01", "x"]
 COLUMNS = ["pk", "id", "mail", "a", "b", "c"]
 IDS = ["tier", "ltv", "plan", "flag", "user_email"]
 TYPES = ["string", "number", "boolean", "timestamp"]

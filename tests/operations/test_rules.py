@@ -11,7 +11,7 @@ from inside import Inside, inside
 from roster.base.errors import Code, Error
 from roster.model.rules import ALLOWED_MAX, PATTERN_MAX
 from roster.model.schema import Entity
-from roster.operations import mapping, sources
+from roster.operations import history, mapping, sources
 
 pytestmark = pytest.mark.xdist_group("rules")
 PEOPLE = [("u1", "a@x.io"), ("u2", "b@x.io"), ("u3", "c@x.io"), ("u4", "d@x.io")]
@@ -197,7 +197,7 @@ def test_a_version_tells_of_rules(world: Inside) -> None:
     shared(world, "precedence")
     world.update("crm", {"fields_to_update": [{"field_id": "tier", "updated_conflict": rule("newest", "crm")}]})
     world.update("crm", {"fields_to_update": [{"field_id": "tier", "updated_pattern": "g.*"}]})
-    told = mapping.list_mapping_versions(world.context, world.request()).body["data"]["attributes"]["versions"]
+    told = history.list_mapping_versions(world.context, world.request()).body["data"]["attributes"]["versions"]
     assert [d["at"] for d in told[1]["diff"]] == ["/conflicts/tier/rule", "/conflicts/tier/order"]
     assert [d["at"] for d in told[0]["diff"]] == ["/connections/crm/fields/tier/rules"]
 

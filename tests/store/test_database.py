@@ -112,7 +112,7 @@ def test_history_keeps_every_mapping(database: Database) -> None:
     assert (oldest.version, oldest.at_ms, oldest.who, oldest.why) == (1, 5, "ann", "start")
     assert list(oldest.request.items()) == list(request.items())
     assert oldest.diff == diff_versions(empty(users), first)
-    assert (newest.version, newest.request, newest.mapping) == (2, None, second)
+    assert (newest.version, newest.request, newest.restores) == (2, None, None)
     assert newest.diff == diff_versions(first, second)
     assert newest.diff
     assert [(e.who, e.action, e.target, e.detail["version"]) for e in database.list_audit(10)] == [

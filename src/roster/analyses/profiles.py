@@ -57,9 +57,9 @@ def page(world: World, request: PageRequest) -> Page:
     plan, warnings = selected(world, request.selection)
     total = Aggregate(plan, (), (Measure("total", Agg.COUNT),))
     keys, sort_warnings = _sort_keys(world, request)
-    names = request.columns if request.columns is not None else tuple(a.id for a in world.attributes)
-    columns, column_warnings = _columns(world, names)
+    columns, column_warnings = _columns(world, _meant(world, request.columns))
     rows = Project(Limit(Sort(plan, keys), request.limit), columns)
+    names = request.columns if request.columns is not None else tuple(a.id for a in world.attributes)
     return Page(rows, total, names, tuple(dict.fromkeys([*warnings, *sort_warnings, *column_warnings])))
 
 
@@ -129,12 +129,18 @@ def _sort_keys(world: World, request: PageRequest) -> tuple[tuple[SortKey, ...],
     return ((first,) if found.name == key else (first, tie)), []
 
 
-def _columns(world: World, names: tuple[str, ...]) -> tuple[tuple[Named, ...], list[str]]:
+def _meant(world: World, names: tuple[str, ...] | None) -> list[tuple[str, Attribute | None]]:
+    """Names with what they mean; who asks for all attributes names none of them."""
+    if names is None:
+        return [(a.id, a) for a in world.attributes]
+    return [(name, world.find(name)) for name in names]
+
+
+def _columns(world: World, asked: list[tuple[str, Attribute | None]]) -> tuple[tuple[Named, ...], list[str]]:
     """One column a name, numbered: the caller's spelling need not be a name the plan knows."""
     columns: list[Named] = []
     warnings = []
-    for position, name in enumerate(names):
-        found = world.find(name)
+    for position, (name, found) in enumerate(asked):
         if found is None:
             warnings.append(unknown_name(name, profile_scope(world)))
         value: Expr = Column(found.name, found.type) if found else Literal(None, Type.STRING)

@@ -13,6 +13,7 @@ from roster.base.errors import Code, Error
 from roster.engine.connection import Duck
 from roster.engine.enriched import Enriched
 from roster.engine.newest import group_newest
+from roster.engine.past import spare_search
 from roster.model.schema import Entity
 from roster.ports import Answer, Budget, Cancel, Explanation
 from roster.query.dialect import DUCKDB
@@ -75,7 +76,7 @@ class DuckEngine:
         return render(self._settle(connection, plan), DUCKDB)
 
     def _settle(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> Plan:
-        return group_newest(rewrite_all(self._enriched.read(connection, plan)))
+        return group_newest(rewrite_all(spare_search(connection, self._enriched.read(connection, plan))))
 
     def explain(self, plan: Plan, budget: Budget) -> Explanation:
         """The run of a plan stopped just before its execution, with DuckDB's own plan."""

@@ -22,10 +22,12 @@ from roster.engine.cells import SQL_TYPES, quoted
 from roster.engine.generations import OPEN, hex_of, rows_name, spans_name, stored_types
 from roster.model.reference_table import Table
 from roster.model.schema import Type
-from roster.query.dialect import DUCKDB
+from roster.query.dialect import DUCKDB, table_name
 from roster.query.expr import Cast, Column, Expr
 from roster.query.over_time import FOLDED
+from roster.query.plan import Plan, Read, Values
 from roster.query.relations import normalise_key
+from roster.query.rewrite import drop_empty, map_inputs, relations_of
 from roster.query.sql_expr import Parameters, Scope, column, render_expr
 
 FOREVER = datetime(9999, 12, 31, 23, 59, 59, 999999)
@@ -207,6 +209,22 @@ def since(at: datetime, before: Map[str, Type], named: set[str], same: list[str]
     stayed = " AND ".join(["old._since IS NOT NULL", *gone])
     given = " AND ".join([stayed, *same])
     return f"CASE WHEN {given} THEN old._since ELSE {now} END", f"CASE WHEN {stayed} THEN old._since ELSE {now} END"
+
+
+def spare_search(connection: duckdb.DuckDBPyConnection, plan: Plan) -> Plan:
+    """The plan without looking for rows that share a key, where this snapshot says that there are none."""
+    empty = {
+        relation
+        for relation in relations_of(plan)
+        if relation.startswith("shared:") and not connection.execute(f"FROM {table_name(relation)} LIMIT 1").fetchone()
+    }
+    return drop_empty(_without(plan, empty)) if empty else plan
+
+
+def _without(plan: Plan, empty: set[str]) -> Plan:
+    if isinstance(plan, Read) and plan.relation in empty:
+        return Values(plan.schema, ())
+    return map_inputs(plan, lambda input: _without(input, empty))
 
 
 def drop_past(connection: duckdb.DuckDBPyConnection, id: str) -> None:

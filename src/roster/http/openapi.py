@@ -65,6 +65,8 @@ OWN_SCHEMAS: dict[str, Any] = {
             }
         },
     },
+    "MappingDiff": _data(_resource("mapping_diff")),
+    "MappingUndone": _data(_resource("mapping_undone")),
     "Provenance": _data(_resource("provenance")),
     "Declaration": _data(_resource("declaration")),
     "DeclarationApplied": _data(_resource("declaration_applied")),

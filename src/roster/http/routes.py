@@ -15,6 +15,8 @@ from roster.operations.table import OPERATIONS, Operation
 
 OWN_PATHS: dict[str, tuple[str, str, int]] = {
     "ListMappingVersions": ("GET", "/api/v2/product-analytics/{entity}/mapping/versions", 200),
+    "DiffMapping": ("GET", "/api/v2/product-analytics/{entity}/mapping/diff", 200),
+    "UndoMapping": ("POST", "/api/v2/product-analytics/{entity}/mapping/undo", 200),
     "GetProvenance": ("GET", "/api/roster/{entity}/profiles/{id}/provenance/{attribute}", 200),
     "GetDeclaration": ("GET", "/api/roster/declaration", 200),
     "ApplyDeclaration": ("PUT", "/api/roster/declaration", 200),

@@ -62,13 +62,13 @@ def create(
     if source_columns is not None:
         find_join_column(mapping.entity, request.join_attribute, source_columns, f"{ATTRIBUTES_AT}/join_attribute")
         _check_changed_at(dict(request.metadata).get(CHANGED_AT, ""), source_columns)
-    at = f"{ATTRIBUTES_AT}/fields"
+    at, named = f"{ATTRIBUTES_AT}/fields", len(request.fields)
     if request.bulk is not None:
         keys = (request.join_attribute, primary_key)
         more = fields_of(request.bulk, source_columns, keys, request.fields, BULK_AT)
         request = replace(request, fields=request.fields + more)
     conflicts = _settle_conflicts(mapping, request.conflicts)
-    _check_new(mapping, request.connection_id, request.fields, {}, conflicts, at)
+    _check_new(mapping, request.connection_id, request.fields, {}, conflicts, at, named)
     _check_sources(request.fields, (), source_columns, at)
     _check_count(len(request.fields), 0, fields_max, at)
     made = replace(_made(request, who, now_ms), created_from=origin)
@@ -124,7 +124,7 @@ def update(
     """
     old = _connection(mapping, request.connection_id, "/data/id")
     request = tidy_update(request)
-    mark = Applied(request_digest(request), ids_of(request))
+    mark, named = Applied(request_digest(request), ids_of(request)), len(request.add)
     if mark in old.applied and request.bulk is None:
         return mapping
     if request.bulk is not None:
@@ -140,7 +140,7 @@ def update(
     conflicts = _settle_conflicts(mapping, request.conflicts)
     renamed, renames = _apply_updates(mapping, old, kept, request, done, conflicts)
     at = f"{ATTRIBUTES_AT}/fields_to_add"
-    _check_new(mapping, old.id, request.add, renamed, conflicts, at)
+    _check_new(mapping, old.id, request.add, renamed, conflicts, at, named)
     after = renamed | {f.id: f for f in request.add}
     if after == before and conflicts == mapping.conflicts:
         return mapping
@@ -309,16 +309,21 @@ def _check_new(
     present: dict[str, Field],
     conflicts: tuple[Conflict, ...],
     at: str,
+    named: int,
 ) -> None:
-    """Error: CONFLICT for an id that is taken, but for the same field of the same connection."""
+    """Error: CONFLICT for an id that is taken, but for the same field of the same connection.
+
+    `named`: how many the request names one by one; the others are of its bulk.
+    """
     mine = {name.lower() for name in present}
     for i, f in enumerate(new):
+        id_at = f"{at}/{i}/id" if i < named else BULK_AT
         check_rules(f.rules, f"{at}/{i}")
-        _refuse_taken(mapping, f, id, conflicts, f"{at}/{i}/id")
+        _refuse_taken(mapping, f, id, conflicts, id_at)
         if f.id.lower() in mine and present.get(f.id) != f:
             message = f"{f.id!r} is taken by connection {id!r} with another definition"
             hint = "change it with fields_to_update, or delete it in the same request to replace it"
-            raise Error(Code.CONFLICT, message, at=f"{at}/{i}/id", hint=hint)
+            raise Error(Code.CONFLICT, message, at=id_at, hint=hint)
 
 
 def _check_sources(new: tuple[Field, ...], known: tuple[Field, ...], columns: Schema | None, at: str) -> None:

@@ -33,6 +33,7 @@ class Mapping:
     """All custom attributes of one entity. Field ids are unique over it and the built-ins, case ignored.
 
     But connections may share an id, with fields of one type, where `conflicts` says which of them counts.
+    `restores` is the version whose content an undo brought back here: it tells of history, not of content.
     """
 
     entity: Entity
@@ -40,11 +41,15 @@ class Mapping:
     connections: tuple[Connection, ...] = ()
     aliases: tuple[Alias, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
+    restores: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One record of history: who made this mapping, when, why, by which request, and what it changed."""
+    """One record of history: who made this mapping, when, why, by which request, and what it changed.
+
+    `restores` is the version whose content it brought back; None for a change of its own.
+    """
 
     version: int
     at_ms: int
@@ -52,7 +57,7 @@ class Version:
     why: str
     request: Any = field(hash=False)
     diff: tuple[Difference, ...] = field(hash=False)
-    mapping: Mapping
+    restores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +163,17 @@ def _outline_connection(c: Connection) -> dict[str, Any]:
 
 
 def to_json(mapping: Mapping) -> dict[str, Any]:
-    """Everything a mapping holds, as plain JSON for storing."""
+    """Everything that is content of a mapping, as plain JSON for storing."""
     plain: dict[str, Any] = json.loads(canonical(asdict(mapping)))
+    del plain["restores"]
     return plain
 
 
-def from_json(plain: dict[str, Any]) -> Mapping:
-    """The mapping that `to_json` wrote."""
+def from_json(plain: dict[str, Any], restores: int | None = None) -> Mapping:
+    """The mapping that `to_json` wrote; `restores` is kept beside it."""
     connections = tuple(connection.from_json(c) for c in plain["connections"])
     aliases = tuple(Alias(**a) for a in plain["aliases"])
     conflicts = tuple(
         Conflict(c["field_id"], Choice(c["choice"]), tuple(c["order"])) for c in plain.get("conflicts", ())
     )
-    return Mapping(Entity(plain["entity"]), plain["version"], connections, aliases, conflicts)
+    return Mapping(Entity(plain["entity"]), plain["version"], connections, aliases, conflicts, restores)

@@ -49,3 +49,8 @@ def add_up(uses: Iterable[Use]) -> list[Use]:
         known = found.get(use.place)
         found[use.place] = use if known is None else add(known, use)
     return list(found.values())
+
+
+def latest_first(uses: Iterable[Use]) -> list[Use]:
+    """By their last time; equal ones by place."""
+    return sorted(uses, key=lambda use: (-use.last_ms, use.place))

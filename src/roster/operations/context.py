@@ -157,6 +157,10 @@ class Request:
             raise Error(Code.INVALID, message, at=f"parameter {name}", hint=f"an integer from {low} to {high}")
         return value
 
+    def version(self, name: str) -> int | None:
+        """A version as a query parameter, None when absent. Error: INVALID naming the parameter."""
+        return self.number(name, 0, 0, 2**53) if name in self.query else None
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -1,4 +1,4 @@
-"""Owns the mapping operations: create, update, delete and list connections, get the mapping, its versions."""
+"""Owns the mapping operations: create, update, delete and list connections, get the mapping; how a change is kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from roster.base.time import instant, iso_ms
 from roster.model.changes import create, delete, draft, update, warnings
 from roster.model.connection import REFERENCE_TABLE, Connection, Field
 from roster.model.held import is_reference, owner_of, sources_of, tables_of
-from roster.model.mapping import Mapping, Version, attributes
+from roster.model.mapping import Mapping, attributes
 from roster.model.reference_table import Table
 from roster.model.rules import NO_RULES, Conflict
 from roster.model.schema import Entity, Type
@@ -48,7 +48,7 @@ def create_connection(context: Context, request: Request) -> Reply:
     if wanted.type != REFERENCE_TABLE and find_kind(wanted.type) is not None:
         context.sources.check(parse_origin(wanted.type, dict(wanted.metadata)))
     now_ms = context.clock.now_ms()
-    return _commit(context, request, entity, change, now_ms, then=context.syncs.declare)
+    return commit(context, request, entity, change, now_ms, then=context.syncs.declare)
 
 
 def update_connection(context: Context, request: Request) -> Reply:
@@ -73,7 +73,7 @@ def update_connection(context: Context, request: Request) -> Reply:
     def resume() -> None:
         resume_paused(context, entity, wanted.connection_id)
 
-    return _commit(context, request, entity, change, now_ms, warn=lambda m: warnings(m, wanted), then=resume)
+    return commit(context, request, entity, change, now_ms, warn=lambda m: warnings(m, wanted), then=resume)
 
 
 def resume_paused(context: Context, entity: Entity, connection_id: str) -> None:
@@ -90,12 +90,12 @@ def delete_connection(context: Context, request: Request) -> Reply:
     id = request.path["id"]
     now_ms = context.clock.now_ms()
     kept = {"delete": id}
-    return _commit(
+    return commit(
         context, request, entity_of(request), lambda m: delete(m, id), now_ms, kept=kept, then=context.syncs.declare
     )
 
 
-def _commit(
+def commit(
     context: Context,
     request: Request,
     entity: Entity,
@@ -150,7 +150,7 @@ def etag(version: int) -> str:
 def get_mapping(context: Context, request: Request) -> Reply:
     """Every attribute of an entity: built-ins under their id, custom ones as `@id`."""
     entity = entity_of(request)
-    mapping = context.store.read_mapping(entity, _version(request))
+    mapping = context.store.read_mapping(entity, request.version("version"))
     shown = [
         {
             "attribute": a.id,
@@ -166,13 +166,9 @@ def get_mapping(context: Context, request: Request) -> Reply:
     return Reply(body, {"etag": etag(mapping.version)})
 
 
-def _version(request: Request) -> int | None:
-    return request.number("version", 0, 0, 2**53) if "version" in request.query else None
-
-
 def list_connections(context: Context, request: Request) -> Reply:
     """The connections of an entity with their fields, and the state of each since when and why."""
-    mapping = context.store.read_mapping(entity_of(request))
+    mapping = context.store.read_mapping(entity_of(request), request.version("version"))
     tables = tables_of(mapping, context.store.list_tables())
     syncs = {s.table_id: s for s in context.store.list_syncs()}
     shown = [_shown_connection(mapping, c, tables.get(c.id), syncs, context) for c in mapping.connections]
@@ -243,20 +239,3 @@ def _waits_for(connection: Connection) -> str:
     if not is_reference(connection):
         return f"the first sync of {connection.type}"
     return f"reference table {named.get('table_id') or named.get('table_name') or connection.id}"
-
-
-def list_mapping_versions(context: Context, request: Request) -> Reply:
-    """Every version of the mapping, newest first: who, when, why, the request and what it changed."""
-    versions = context.store.list_versions(entity_of(request))
-    return Reply(envelope("mapping_versions", "mapping_versions", {"versions": [_shown_version(v) for v in versions]}))
-
-
-def _shown_version(version: Version) -> dict[str, Any]:
-    return {
-        "version": version.version,
-        "at": iso_ms(instant(version.at_ms)),
-        "who": version.who,
-        "why": version.why,
-        "request": version.request,
-        "diff": [{"at": d.at, "before": d.before, "after": d.after} for d in version.diff],
-    }

@@ -16,6 +16,7 @@ from roster.model.reference_table import Table
 from roster.model.rules import Choice
 from roster.model.source import CHANGED_AT
 from roster.model.steps import MappingStep, StepKind, steps_of
+from roster.operations.affected import tell_segments, tell_uses
 from roster.operations.context import Context, Reply, Request
 from roster.operations.meeting import Tried, meet_connection
 from roster.operations.profiles import envelope, shown, world_under
@@ -34,7 +35,8 @@ def preview(context: Context, request: Request, before: Mapping, after: Mapping,
         tried = _try_sources(context, request, steps, after, stack)
         read = {id: given for id, given in tried.items() if not isinstance(given, Error)}
         world = world_under(context, after, [table for table, _ in read.values()])
-        comparison = compare(world_under(context, before), world)
+        old = world_under(context, before)
+        comparison = compare(old, world)
         attributes, firsts = _count_values(context, request, comparison)
         body = {
             "version": {"now": before.version, "next": after.version},
@@ -44,6 +46,8 @@ def preview(context: Context, request: Request, before: Mapping, after: Mapping,
             ],
             "attributes": attributes,
             "samples": _sample(context, request, comparison, firsts[:samples]) if firsts[:samples] else [],
+            "segments": tell_segments(context, request, old, world, {r.name for r in comparison.readings}),
+            "used_by": tell_uses(context, before, steps),
         }
     told = [*warnings, *_doubts(after, world.sources)]
     return Reply(envelope(before.entity.value, "mapping_preview", body, told), status=200)

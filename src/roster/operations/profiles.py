@@ -32,13 +32,18 @@ from roster.query.plan import Plan
 
 ORDERS = {"asc": False, "desc": True}
 ATTRIBUTE_TIME = "attribute_time"
+MAPPING_VERSION = "mapping_version"
 COLUMNS_MAX = 1000
 """Names one request may select; a request that names none gets every attribute, however many."""
 
 
-def world_of(context: Context, entity: Entity) -> World:
-    """The newest mapping of an entity with its sources, at this moment."""
-    return world_under(context, context.store.read_mapping(entity))
+def world_of(context: Context, entity: Entity, request: Request | None = None) -> World:
+    """The mapping of an entity with its sources, at this moment: the newest, or the one that a request names.
+
+    Errors: INVALID, NOT_FOUND for a version that never was.
+    """
+    version = request.version(MAPPING_VERSION) if request else None
+    return world_under(context, context.store.read_mapping(entity, version))
 
 
 def world_under(context: Context, mapping: Mapping, more: Sequence[Table] = ()) -> World:
@@ -84,7 +89,7 @@ def _wanted_page(context: Context, asked: QueryAttributes) -> PageRequest:
 
 
 def _answer_page(context: Context, request: Request, entity: Entity, operation: str, wanted: PageRequest) -> Reply:
-    world = world_of(context, entity)
+    world = world_of(context, entity, request)
     return _reply_page(context, request, world, operation, page(world, wanted), count=True)
 
 
@@ -92,7 +97,7 @@ def query_event_filtered_users(context: Context, request: Request) -> Reply:
     """Users that match a search and did a matching event in a time frame (epoch seconds, half-open)."""
     asked = _asked_events(request)
     wanted = _wanted_events(context, request, asked)
-    world = world_of(context, Entity.USERS)
+    world = world_of(context, Entity.USERS, request)
     if wanted.selection.at_event_time:
         world = replace(world, timed={id: t for id, t in world.sources.items() if context.tables.has_history(t)})
     counted = asked.include_row_count is not False
@@ -181,7 +186,9 @@ def _reply_page(
 
 
 def _note_uses(context: Context, request: Request, world: World, operation: str) -> None:
-    """Remember which custom attributes an answered query named."""
+    """Remember which custom attributes an answered query named; those of an older mapping need not be any more."""
+    if MAPPING_VERSION in request.query:
+        return
     context.uses.note(world.entity, world.named, operation, request.caller.id, world.now_ms)
 
 
@@ -244,7 +251,7 @@ def wanted_facet(context: Context, request: Request) -> FacetRequest:
 
 
 def _answer_facet(context: Context, request: Request, entity: Entity, operation: str) -> Reply:
-    world = world_of(context, entity)
+    world = world_of(context, entity, request)
     wanted = facet(world, wanted_facet(context, request))
     plans = [wanted.values, wanted.range] if wanted.range is not None else [wanted.values]
     if request.flag("explain"):

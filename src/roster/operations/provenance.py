@@ -127,7 +127,7 @@ def _why(
         return "the cell is empty"
     if found.value is None:
         return why_quarantined(field, cell or "", is_typed)
-    if winner is None:
+    if not found.wins and attribute.choice is Choice.NON_EMPTY:
         return "it is blank"
     if attribute.choice is Choice.NEWEST:
         return f"the row of {winner} is newer, or as new and before it in order"
@@ -137,7 +137,7 @@ def _why(
 def _why_it_wins(attribute: Attribute, nulls: Nulls) -> str:
     match attribute.choice:
         case Choice.NEWEST:
-            return "its row changed last"
+            return "its row changed last, or as late as others that come after it"
         case Choice.NON_EMPTY:
             return "it is the first that is not blank"
         case Choice.PRECEDENCE:

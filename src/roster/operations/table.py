@@ -15,6 +15,7 @@ from roster.operations import (
     bodies_sources,
     bodies_tables,
     declaration,
+    history,
     intake,
     keys,
     mapping,
@@ -106,7 +107,9 @@ OPERATIONS: tuple[Operation, ...] = (
         "DeclarationApplied",
         previewed=True,
     ),
-    Operation("ListMappingVersions", mapping.list_mapping_versions, Right.READ, output="MappingVersions"),
+    Operation("ListMappingVersions", history.list_mapping_versions, Right.READ, output="MappingVersions"),
+    Operation("DiffMapping", history.diff_mapping, Right.READ, output="MappingDiff"),
+    Operation("UndoMapping", history.undo_mapping, Right.WRITE_MAPPING, output="MappingUndone", previewed=True),
     Operation(
         "SubmitProductAnalyticsEvent",
         intake.submit_product_analytics_event,

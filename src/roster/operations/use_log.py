@@ -8,7 +8,7 @@ from threading import Lock
 import structlog
 
 from roster.model.schema import Entity
-from roster.model.use import Place, Use, add_up
+from roster.model.use import Place, Use, add_up, latest_first
 from roster.ports import Clock, Store
 
 log = structlog.get_logger("roster.uses")
@@ -68,7 +68,7 @@ class UseLog:
             kept = self._store.list_uses(entity)
         since_ms = self._clock.now_ms() - self._keep_ms
         found = add_up([*kept, *(use for use in _uses(pending) if use.entity is entity)])
-        return sorted((use for use in found if use.last_ms >= since_ms), key=lambda use: -use.last_ms)
+        return latest_first(use for use in found if use.last_ms >= since_ms)
 
 
 def _uses(pending: Map[Place, tuple[int, int]]) -> list[Use]:

@@ -63,8 +63,10 @@ class Store(Protocol):
         """As `change_mapping`, for the newest mappings of all entities: every one of them is kept, or none."""
         ...
 
-    def list_versions(self, entity: Entity) -> list[Version]:
-        """Newest first."""
+    def list_versions(
+        self, entity: Entity, *, before: int | None = None, after: int = 0, limit: int | None = None
+    ) -> list[Version]:
+        """Newest first: at most `limit` of those before one version and after another, neither included."""
         ...
 
     def add_upload(self, upload: Upload) -> None: ...

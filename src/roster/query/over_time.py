@@ -12,8 +12,9 @@ from roster.model.connection import Connection
 from roster.model.mapping import Attribute, Mapping
 from roster.model.reference_table import Table, shared_of, spans_of, stored_columns
 from roster.model.schema import EVENT_SCHEMA, KEY_ATTRIBUTE, Column as SchemaColumn, Type
+from roster.model.source import CHANGED_AT
 from roster.query.expr import Column, Compare, IsNull, Literal, Not
-from roster.query.offers import CHANGED_AT, Sources, attribute_value, find_source_column, row_column
+from roster.query.offers import Sources, attribute_value, find_source_column, row_column
 from roster.query.plan import (
     Agg,
     Aggregate,

@@ -72,6 +72,30 @@ def fold_filters(plan: Plan) -> Plan:
     return plan.input if condition == TRUE else Filter(plan.input, condition)
 
 
+def drop_empty(plan: Plan) -> Plan:
+    """What can give no row because an input has none, left out."""
+    plan = map_inputs(plan, drop_empty)
+    match plan:
+        case Join(left, right, "anti") if is_empty(right):
+            return left
+        case Join(left, right, kind) if is_empty(left) or (kind in ("inner", "semi") and is_empty(right)):
+            return Values(schema_of(plan), ())
+        case Union(inputs):
+            kept = tuple(i for i in inputs if not is_empty(i)) or inputs[:1]
+            return plan if schema_of(kept[0]) != schema_of(plan) else kept[0] if len(kept) == 1 else Union(kept)
+        case Aggregate(input, keys) if keys and is_empty(input):
+            return Values(schema_of(plan), ())
+        case Filter(input) | Project(input) | Window(input) | Sort(input) | Limit(input) if is_empty(input):
+            return Values(schema_of(plan), ())
+        case _:
+            return plan
+
+
+def is_empty(plan: Plan) -> bool:
+    """Whether the plan itself says that it has no rows."""
+    return isinstance(plan, Values) and not plan.rows
+
+
 def prune(plan: Plan) -> Plan:
     """Columns nobody reads, and left joins that only added such columns, left out."""
     return _keep(plan, frozenset(c.name for c in schema_of(plan)))

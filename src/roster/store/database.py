@@ -35,9 +35,11 @@ from roster.store.tables import audit, keys, mapping_versions, organisation, ref
 from roster.store.uses import UseRecords
 
 NEWEST_VERSION = select(func.max(mapping_versions.c.version)).where(mapping_versions.c.entity == bindparam("entity"))
-ONE_MAPPING = select(mapping_versions.c.mapping).where(
+ONE_MAPPING = select(mapping_versions.c.mapping, mapping_versions.c.restores).where(
     mapping_versions.c.entity == bindparam("entity"), mapping_versions.c.version == bindparam("version")
 )
+HISTORY = select(*(column for column in mapping_versions.c if column is not mapping_versions.c.mapping))
+"""Records of history without the mappings, which are large and read one at a time."""
 KEY_BY_HASH = select(keys).where(keys.c.hash == bindparam("hash"))
 
 
@@ -120,7 +122,7 @@ class Database(SyncRecords, SecretRecords, SegmentRecords, QueryRecords, UseReco
                 raise Error(Code.NOT_FOUND, message, hint=f"versions: 0 to {newest}")
             if version == 0:
                 return empty(entity)
-            return from_json(connection.execute(ONE_MAPPING, {"entity": entity.value, "version": version}).scalar_one())
+            return _read_one(connection, entity, version)
 
     def change_mapping(
         self, entity: Entity, change: Callable[[Mapping], Mapping], *, who: str, why: str, request: Any, now_ms: int
@@ -161,17 +163,21 @@ class Database(SyncRecords, SecretRecords, SegmentRecords, QueryRecords, UseReco
         if (new.entity, new.version) != (old.entity, old.version + 1):
             message = f"a change of {old.entity} version {old.version} gave {new.entity} version {new.version}"
             raise Error(Code.INTERNAL, message)
-        version = Version(new.version, now_ms, who, why, request, diff_versions(old, new), new)
-        connection.execute(insert(mapping_versions), record_of_version(new.entity, version))
+        version = Version(new.version, now_ms, who, why, request, diff_versions(old, new), new.restores)
+        connection.execute(insert(mapping_versions), record_of_version(version, new))
         detail = {"version": new.version, "why": why}
         write_audit(connection, now_ms, who, "mapping.changed", new.entity.value, detail)
 
-    def list_versions(self, entity: Entity) -> list[Version]:
-        """Newest first."""
-        rows_of = mapping_versions.c
-        history = select(mapping_versions).where(rows_of.entity == entity.value).order_by(desc(rows_of.version))
+    def list_versions(
+        self, entity: Entity, *, before: int | None = None, after: int = 0, limit: int | None = None
+    ) -> list[Version]:
+        """Newest first: at most `limit` of those before one version and after another, neither included."""
+        number = mapping_versions.c.version
+        history = HISTORY.where(mapping_versions.c.entity == entity.value, number > after).order_by(desc(number))
+        if before is not None:
+            history = history.where(number < before)
         with self._connections.read() as connection:
-            rows = connection.execute(history).mappings().all()
+            rows = connection.execute(history.limit(limit)).mappings().all()
         return [version_of(row) for row in rows]
 
     def _read_newest(self, connection: Connection, entity: Entity) -> Mapping:
@@ -181,7 +187,7 @@ class Database(SyncRecords, SecretRecords, SegmentRecords, QueryRecords, UseReco
         known = self._newest.get(entity)
         if known is not None and known.version == number:
             return known
-        found = from_json(connection.execute(ONE_MAPPING, {"entity": entity.value, "version": number}).scalar_one())
+        found = _read_one(connection, entity, number)
         self._newest[entity] = found
         return found
 
@@ -256,6 +262,11 @@ class Database(SyncRecords, SecretRecords, SegmentRecords, QueryRecords, UseReco
         with self._connections.read() as connection:
             rows = connection.execute(latest).mappings().all()
         return [AuditEntry(**row) for row in rows]
+
+
+def _read_one(connection: Connection, entity: Entity, version: int) -> Mapping:
+    mapping, restores = connection.execute(ONE_MAPPING, {"entity": entity.value, "version": version}).one()
+    return from_json(mapping, restores)
 
 
 def _find_or_make_organisation(connections: Connections, id_if_new: str, now_ms: int) -> str:

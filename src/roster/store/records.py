@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 
 from roster.base.values import Difference
 from roster.model.access import Key, KeyKind
-from roster.model.mapping import Version, from_json, to_json
+from roster.model.mapping import Mapping, Version, to_json
 from roster.model.reference_table import Table, Upload
 from roster.model.schema import Column, Entity, Schema, Type
 from roster.model.segment import Segment
@@ -53,16 +53,18 @@ def key_of(row: RowMapping) -> Key:
     return Key(**{**row, "kind": KeyKind(row["kind"])})
 
 
-def record_of_version(entity: Entity, version: Version) -> Record:
+def record_of_version(version: Version, mapping: Mapping) -> Record:
+    """A record of history with the mapping that it made."""
     return {
-        "entity": entity.value,
+        "entity": mapping.entity.value,
         "version": version.version,
         "at_ms": version.at_ms,
         "who": version.who,
         "why": version.why,
         "request": version.request,
         "diff": [asdict(d) for d in version.diff],
-        "mapping": to_json(version.mapping),
+        "mapping": to_json(mapping),
+        "restores": version.restores,
     }
 
 
@@ -74,7 +76,7 @@ def version_of(row: RowMapping) -> Version:
         why=row["why"],
         request=row["request"],
         diff=tuple(Difference(**d) for d in row["diff"]),
-        mapping=from_json(row["mapping"]),
+        restores=row["restores"],
     )
 
 

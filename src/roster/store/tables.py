@@ -48,6 +48,7 @@ mapping_versions = Table(
     Column("request", JSON, nullable=False),
     Column("diff", JSON, nullable=False),
     Column("mapping", JSON, nullable=False),
+    Column("restores", Integer),
 )
 
 reference_tables = Table(

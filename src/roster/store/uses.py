@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import and_, bindparam, case, delete, desc, insert, select, update
+from sqlalchemy import and_, bindparam, case, delete, insert, select, update
 
 from roster.model.schema import Entity
-from roster.model.use import Use, add_up
+from roster.model.use import Use, add_up, latest_first
 from roster.store.connections import Connections
 from roster.store.records import record_of_use, use_of
 from roster.store.tables import uses
@@ -42,7 +42,6 @@ class UseRecords:
 
     def list_uses(self, entity: Entity) -> list[Use]:
         """The latest first."""
-        latest = select(uses).where(uses.c.entity == entity.value).order_by(desc(uses.c.last_ms))
         with self._connections.read() as connection:
-            rows = connection.execute(latest).mappings().all()
-        return [use_of(row) for row in rows]
+            rows = connection.execute(select(uses).where(uses.c.entity == entity.value)).mappings().all()
+        return latest_first(use_of(row) for row in rows)

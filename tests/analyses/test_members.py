@@ -1,0 +1,151 @@
+"""Members of segments are those that the searches and the formula say; names are read as queries read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from inside import Inside, inside
+from roster.analyses.facets import FacetRequest
+from roster.analyses.members import condition_of, count_members, members
+from roster.analyses.names import names_of_facet, names_of_page, names_of_segment
+from roster.analyses.profiles import PageRequest, Selection
+from roster.analyses.scopes import World
+from roster.base.errors import Code, Error
+from roster.model.changes import create, update
+from roster.model.connection import CreateRequest, Field, FieldUpdate, UpdateRequest
+from roster.model.mapping import empty
+from roster.model.schema import Entity, Type
+from roster.model.segment import Segment, draft
+from roster.operations.profiles import world_of
+
+TIERS = ("gold", "silver", "")
+PEOPLE = [(f"u{i}", f"u{i}@shop.com") for i in range(9)]
+SEARCHES = {
+    "gold": ("tier:gold", lambda i: TIERS[i % 3] == "gold"),
+    "silver": ("@tier:silv*", lambda i: TIERS[i % 3] == "silver"),
+    "high": ("score:>=4", lambda i: i >= 4),
+    "old": ("rank:gold", lambda i: TIERS[i % 3] == "gold"),
+    "first": ("user_id:(u0 OR u1)", lambda i: i < 2),
+    "nobody": ("no_such_thing:1", lambda i: False),
+    "all": ("*", lambda i: True),
+}
+"""Name → search, and whether it finds user i."""
+
+
+def segment(profiles: dict[str, str], combination: str = "", entity: str = "users") -> Segment:
+    searches = [{"name": name, "query": query} for name, query in profiles.items()]
+    query = {"entity": entity, "profiles": searches, "combination": combination}
+    return draft("s", "s", query, "", (), who="", now_ms=0)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
+    """Nine users with a tier, empty for each third, and a score."""
+    with inside(tmp_path_factory.mktemp("shop"), PEOPLE) as product:
+        rows = [[email, TIERS[i % 3], str(i)] for i, (_, email) in enumerate(PEOPLE)]
+        product.add_table(["email", "tier", "score"], rows, "email", "crm")
+        fields = [
+            {"id": "rank", "source_name": "tier", "type": "string"},
+            {"id": "score", "source_name": "score", "type": "number"},
+        ]
+        product.create("crm", {"type": "ref_table", "join_type": "email", "join_attribute": "email", "fields": fields})
+        product.update("crm", {"fields_to_update": [{"field_id": "rank", "updated_field_id": "tier"}]})
+        yield product
+
+
+formulas = st.recursive(
+    st.sampled_from(sorted(SEARCHES)),
+    lambda inner: st.one_of(
+        st.tuples(st.just("!"), inner),
+        st.tuples(st.sampled_from(["&&", "||"]), st.lists(inner, min_size=2, max_size=3)),
+    ),
+    max_leaves=6,
+)
+
+
+def text_of(tree: Any) -> str:
+    match tree:
+        case str():
+            return tree
+        case ("!", inner):
+            return f"NOT({text_of(inner)})"
+        case (op, inner):
+            return "(" + f" {op} ".join(map(text_of, inner)) + ")"
+    raise AssertionError(tree)
+
+
+def holds(tree: Any, i: int) -> bool:
+    match tree:
+        case str():
+            return bool(SEARCHES[tree][1](i))
+        case ("!", inner):
+            return not holds(inner, i)
+        case ("&&", inner):
+            return all(holds(t, i) for t in inner)
+        case (_, inner):
+            return any(holds(t, i) for t in inner)
+    raise AssertionError(tree)
+
+
+@settings(max_examples=40)
+@given(st.lists(formulas, min_size=1, max_size=4))
+def test_members_are_whom_the_formula_holds_for(shop: Inside, trees: list[Any]) -> None:
+    world = world_of(shop.context, Entity.USERS)
+    queries = {name: query for name, (query, _) in SEARCHES.items()}
+    segments = [segment(queries, text_of(tree)) for tree in trees]
+    conditions = [condition_of(world, s)[0] for s in segments]
+    plans = [count_members(world, conditions), *(members(world, s) for s in segments)]
+    counted, *listed = shop.context.engine.run(plans, shop.context.limits.budget())
+    found = [sorted(key for (key,) in answer.rows) for answer in listed]
+    assert found == [[user for i, (user, _) in enumerate(PEOPLE) if holds(tree, i)] for tree in trees]
+    assert list(counted.rows[0]) == [len(keys) for keys in found]
+
+
+def pure_world(*renames: tuple[str, str], type: Type = Type.STRING) -> World:
+    fields = (Field("tier", "tier", type), Field("score", "score", Type.NUMBER))
+    request = CreateRequest("crm", "ref_table", "email", "email", fields)
+    mapping = create(empty(Entity.USERS), request, who="", now_ms=0, source_columns=None)
+    for old, new in renames:
+        changed = UpdateRequest("crm", update=(FieldUpdate(old, new),))
+        mapping = update(mapping, changed, who="", now_ms=1, source_columns=None)
+    return World(mapping, {}, 2, 10)
+
+
+def test_warnings_of_a_segment() -> None:
+    made = segment({"a": "teir:gold", "b": "tier:gold"}, "!a")
+    _, warnings = condition_of(pure_world(), made)
+    assert "unknown attribute 'teir'" in warnings[0]
+    assert "'tier'" in warnings[0]
+    assert warnings[1:] == ("search 'b' takes no part: the combination does not name it",)
+
+
+@pytest.mark.parametrize("query", ["score:>abc", "tier:(gold"])
+def test_a_wrong_search_is_told_with_its_place(query: str) -> None:
+    with pytest.raises(Error) as refused:
+        members(pure_world(), segment({"a": "tier:gold", "b": query}))
+    assert refused.value.code is Code.INVALID
+    assert refused.value.at.startswith("/data/attributes/data_query/profiles/1/query character ")
+
+
+def test_names_are_read_as_queries_read_them() -> None:
+    world = pure_world(("tier", "level"))
+    made = segment({"a": "(@tier:gold OR -level:x*) @score:[1 TO 2]", "b": 'tier "score" user_id:tier *:x nothing:1'})
+    assert names_of_segment(world, made) == {"tier": "level", "level": "level", "score": "score"}
+    selection = Selection("score:>1", "tier", "@tier:gold level:x @view.url:score* score.deep:1")
+    page = PageRequest(selection, ("user_id", "@tier"), "score", True, 5)
+    assert names_of_page(world, page) == {"tier": "level", "level": "level", "score": "score"}
+    assert names_of_page(world, PageRequest(Selection("tier"), None, None, True, 5)) == {}
+    assert names_of_facet(world, FacetRequest("@tier", "score:1", "level", 5)) == {"tier": "level", "score": "score"}
+    assert world.named.keys() <= {"tier", "score", "level"}
+
+
+def test_a_search_whose_field_changed_its_type_still_names_it() -> None:
+    world = pure_world(type=Type.TIMESTAMP)
+    made = segment({"a": "tier:>5s"})
+    with pytest.raises(Error):
+        members(world, made)
+    assert names_of_segment(world, made) == {"tier": "tier"}
