@@ -53,9 +53,10 @@ def build_cli(wiring: Wiring) -> App:
     _add_data(app, wiring, out)
     _add_keys(app, wiring, out)
     _add_queries(app, wiring, out)
-    add_sources(app, Doors(wiring.open_product, wiring.open_records), out)
+    doors = Doors(wiring.open_product, wiring.open_records)
+    add_sources(app, doors, out)
     add_secrets(app, wiring.open_records, out)
-    add_mapping(app, wiring.url, wiring.now_ms, out)
+    add_mapping(app, doors, wiring.url, wiring.now_ms, out)
     return app
 
 

@@ -188,6 +188,7 @@ def _refused(call: Call, answer: httpx2.Response) -> Error:
         return Error(code, told, hint="do the keys belong to this far end, and do they give the right?")
     try:
         errors = answer.json()["errors"]
+        errors = errors if isinstance(errors, list) else [errors]
     except (ValueError, TypeError, KeyError):
         errors = [" ".join(answer.text.split())[:300]] if answer.text.strip() else []
     parts = [_part(one) for one in errors]

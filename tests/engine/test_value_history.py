@@ -33,7 +33,7 @@ from roster.query.over_time import events_over_time
 from roster.query.plan import Project
 from roster.query.relations import profiles
 
-WORLDS = int(os.environ.get("ROSTER_WORLDS", "0")) // 4 or 15
+WORLDS = int(os.environ.get("ROSTER_WORLDS", "0")) // 4 or 10
 MANY = settings(max_examples=WORLDS, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 BUDGET = Budget(60.0, 1_000_000)
 START_MS = 1_700_000_000_000

@@ -51,7 +51,7 @@ def outline(found: Plan) -> list[tuple[str, ...]]:
     ]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(connections(odd=False), connections(odd=False))
 def test_carried_out_it_is_as_declared(
     before: tuple[DeclaredConnection, ...], after: tuple[DeclaredConnection, ...]

@@ -346,7 +346,11 @@ def test_attributes_show_builtins_first_and_custom_ones_with_a_sign(crm: Mapping
     tier, value = shown[-2:]
     assert (tier.id, tier.name, tier.offers[0].connection.id) == ("@customer_tier", "customer_tier", "crm-integration")
     assert tier.is_custom
-    assert (tier.offers[0].field.source_name, tier.groups, tier.type) == ("subscription_tier", ("Business",), Type.STRING)
+    assert (tier.offers[0].field.source_name, tier.groups, tier.type) == (
+        "subscription_tier",
+        ("Business",),
+        Type.STRING,
+    )
     assert value.display_name == "Lifetime Value"
     assert not any(a.is_custom for a in shown[:-2])
     assert humanise("-") == "-"

@@ -119,7 +119,7 @@ def test_every_loser_has_its_reason(world: Inside) -> None:
     assert whys(world, "5") == ["the cell is empty"] * 4
     assert whys(world, "gone") == ["no row of its source has the profile's key"] * 4
     world.update("c1", {"fields_to_update": [{"field_id": "tier", "updated_conflict": {"rule": "newest"}}]})
-    assert whys(world, "u1")[0] == "its row changed last, or as late as others that come after it"
+    assert whys(world, "u1")[0] == "no other row changed later"
     assert whys(world, "u1")[2] == "the row of c0 is newer, or as new and before it in order"
 
 
@@ -199,7 +199,7 @@ def is_filled(value: Any) -> bool:
 def check_why(attribute: Attribute, told: Told, offer: Told, field: Field, value: Any) -> None:
     why = offer["why"]
     if offer["counts"]:
-        assert re.match("it is the (only|first)|its row changed last", why)
+        assert re.match("it is the (only|first)|no other row changed later", why)
     elif value is None and offer["cell"] is None:
         assert why == "the cell is empty"
     elif value is None:

@@ -104,6 +104,14 @@ DRY_RUN = {
     "description": "answer what the change would do, and change nothing",
     "schema": {"type": "boolean"},
 }
+ATTRIBUTE_TIME = {
+    "name": "attribute_time",
+    "in": "query",
+    "description": "whether custom attributes in the search of events are those of now or of the event's time",
+    "schema": {"type": "string", "enum": ["now", "event"], "default": "now"},
+}
+OWN_PARAMETERS = {"QueryEventFilteredUsers": (ATTRIBUTE_TIME,)}
+"""What operations of the contract take beside what it says."""
 ERRORS = ("400", "401", "403", "404", "409", "412", "413", "429", "501", "503")
 
 
@@ -137,9 +145,10 @@ def _operation(binding: Binding) -> dict[str, Any]:
         "security": _security(operation),
         "responses": {str(binding.status): _success(operation)} | {s: _error(binding, s) for s in ERRORS},
     }
+    made["parameters"] = [*made["parameters"], *OWN_PARAMETERS.get(operation.name, ())]
     if operation.previewed:
         made["parameters"] = [*made["parameters"], DRY_RUN]
-        made["responses"] |= _previewed(binding) if operation.output is None else {}
+        made["responses"] |= _previewed(operation)
     if operation.input is not None:
         schema = {"$ref": f"#/components/schemas/{operation.input.__name__}"}
         made["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
@@ -175,10 +184,12 @@ def _success(operation: Operation) -> dict[str, Any]:
     return {"description": "the answer", "content": {"application/json": {"schema": schema}}}
 
 
-def _previewed(binding: Binding) -> dict[str, Any]:
-    """What a dry run answers, beside the empty answer where both have one status."""
-    preview = {"application/json": {"schema": {"$ref": "#/components/schemas/MappingPreview"}}}
-    return {"200": {"description": "what the change would do, with `dry_run`; else no body", "content": preview}}
+def _previewed(operation: Operation) -> dict[str, Any]:
+    """What a dry run answers, beside the usual answer where both have one status."""
+    names = ["MappingPreview", *([operation.output] if operation.output else [])]
+    schema = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}
+    told = "what the change would do, with `dry_run`; else as without it"
+    return {"200": {"description": told, "content": {"application/json": {"schema": schema}}}}
 
 
 def _error(binding: Binding, status: str) -> dict[str, Any]:

@@ -14,9 +14,6 @@ from roster.model.connection import Connection, Field
 from roster.model.rules import NO_RULES, Choice, Conflict
 from roster.model.schema import BUILTINS, Entity, Type
 
-_PLAIN = json.loads(canonical(asdict(NO_RULES)))
-"""As JSON has it: a field without rules is shown without them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Alias:
@@ -153,13 +150,17 @@ def _outline(mapping: Mapping) -> dict[str, Any]:
 
 
 def _outline_connection(c: Connection) -> dict[str, Any]:
-    fields = {f["id"]: f for f in connection.to_json(c)["fields"]}
-    for plain in fields.values():
-        del plain["id"]
-        if plain["rules"] == _PLAIN:
-            del plain["rules"]
     join = {"type": c.join_type, "attribute": c.join_attribute}
+    fields = {f.id: _outline_field(f) for f in c.fields}
     return {"type": c.type, "join": join, "metadata": dict(c.metadata), "fields": fields}
+
+
+def _outline_field(f: Field) -> dict[str, Any]:
+    """A field without rules is told without them."""
+    plain = {**asdict(f), "groups": list(f.groups)}
+    rules = plain.pop("rules") | {"allowed": list(f.rules.allowed)}
+    del plain["id"]
+    return plain if f.rules == NO_RULES else plain | {"rules": rules}
 
 
 def to_json(mapping: Mapping) -> dict[str, Any]:

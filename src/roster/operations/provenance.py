@@ -137,7 +137,7 @@ def _why(
 def _why_it_wins(attribute: Attribute, nulls: Nulls) -> str:
     match attribute.choice:
         case Choice.NEWEST:
-            return "its row changed last, or as late as others that come after it"
+            return "no other row changed later"
         case Choice.NON_EMPTY:
             return "it is the first that is not blank"
         case Choice.PRECEDENCE:
