@@ -46,12 +46,13 @@ def _add_looks(mapping: App, doors: Doors, out: Console) -> None:
         version
             An older mapping; the newest otherwise.
         """
-        grid = Grid(Heading("attribute", no_wrap=True), "type", "connection", "column", "label")
+        texts = (Heading(name, overflow="fold") for name in ("attribute", "type", "connection", "column"))
+        grid = Grid(*texts)
         with doors.open_records() as records:
             found = records.store.read_mapping(_entity(entity), version)
         for a in attributes(found):
             for offer in a.offers:
-                grid.add_row(a.id, a.type, offer.connection.id, offer.field.source_name, a.display_name)
+                grid.add_row(a.id, a.type, offer.connection.id, offer.field.source_name)
         out.print(grid)
         restores = f", restores {found.restores}" if found.restores is not None else ""
         out.print(f"version {found.version}{restores}", highlight=False)

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
 
-from servers import Answered, Server
+from servers import Answered, Server, free_port
 
 pytestmark = pytest.mark.xdist_group("mapping_history")
 
@@ -44,14 +46,38 @@ def build(folder: Path) -> Server:
     return server
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Server]:
-    """Version 1 has a tier, version 2 a score too, version 3 calls the tier plan."""
-    with build(tmp_path) as server:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """Version 1 has a tier, version 2 a score too, version 3 calls the tier plan; the server has stopped."""
+    with build(tmp_path_factory.mktemp("mapping_history")) as server:
         create(server, [TIER])
         update(server, reason="more", fields_to_add=[SCORE])
         update(server, fields_to_update=[{"field_id": "tier", "updated_field_id": "plan"}])
+    return server
+
+
+@pytest.fixture(scope="module")
+def still(made: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """For tests that change nothing."""
+    with again(made, tmp_path_factory.mktemp("still")) as server:
         yield server
+
+
+@pytest.fixture
+def shop(made: Server, tmp_path: Path) -> Iterator[Server]:
+    """For one test that changes it."""
+    with again(made, tmp_path) as server:
+        yield server
+
+
+def again(made: Server, folder: Path) -> Server:
+    """Another server on a copy of the data, with the same keys."""
+    copytree(made.folder / "data", folder / "data")
+    server = copy(made)
+    server.folder, server.process, server.port = folder, None, free_port()
+    server.url = f"http://127.0.0.1:{server.port}"
+    server.env = made.env | {"ROSTER_DATA": str(folder / "data"), "ROSTER_PORT": str(server.port)}
+    return server
 
 
 def create(server: Server, fields: list[dict[str, Any]], entity: str = "users") -> None:
@@ -136,17 +162,18 @@ def test_an_undo_is_for_the_version_it_names(shop: Server) -> None:
     assert undo(shop, "?to=2", If_Match='"3"').status == 200  # that is what is there
 
 
-def test_an_undo_can_be_looked_at_first(shop: Server) -> None:
-    before = read(shop)
-    preview = told(undo(shop, "?dry_run=true"))
+def test_an_undo_can_be_looked_at_first(still: Server) -> None:
+    before = read(still)
+    preview = told(undo(still, "?dry_run=true"))
     assert preview["version"] == {"now": 3, "next": 4}
     assert [s["step"] for s in preview["steps"]] == ["rename_field"]
-    assert read(shop) == before
+    assert read(still) == before
 
 
-def test_versions_that_never_were_and_bad_numbers_are_refused(shop: Server) -> None:
+def test_versions_that_never_were_and_bad_numbers_are_refused(still: Server) -> None:
     query = {"data": {"type": "query_users_request", "attributes": {}}}
     facet = {"data": {"type": "users_facet_info_request", "attributes": {"facet_id": "user_id", "limit": 1}}}
+    accounts = {"data": {"type": "query_account_request", "attributes": {}}}
     events = {"data": {"type": "query_event_filtered_users_request", "attributes": {}}}
     asked = [
         ("POST", f"{USERS}/undo", "to", None),
@@ -155,41 +182,41 @@ def test_versions_that_never_were_and_bad_numbers_are_refused(shop: Server) -> N
         ("GET", f"{USERS}/diff", "from", None),
         ("GET", f"{USERS}/diff", "to", None),
         ("POST", f"{BASE}/users/query", "mapping_version", query),
-        ("POST", f"{BASE}/accounts/query", "mapping_version", query),
+        ("POST", f"{BASE}/accounts/query", "mapping_version", accounts),
         ("POST", f"{BASE}/users/event_filtered_query", "mapping_version", events),
         ("POST", f"{BASE}/users/facet_info", "mapping_version", facet),
         ("POST", f"{BASE}/accounts/facet_info", "mapping_version", facet),
     ]
     for verb, path, name, body in asked:
         for number, status in (("4", 404), ("-1", 400), ("x", 400), ("", 400), ("1.0", 400), (str(2**70), 400)):
-            answer = shop.ask(verb, f"{path}?{name}={number}", body)
+            answer = still.ask(verb, f"{path}?{name}={number}", body)
             assert answer.status == status, (path, number, answer)
             assert ("no version" if status == 404 else name) in answer.json()["errors"][0]
-    assert undo(shop, "?to=4").status == 404
-    assert told(shop.ask("GET", f"{USERS}/versions"))["versions"][0]["version"] == 3
+    assert undo(still, "?to=4").status == 404
+    assert told(still.ask("GET", f"{USERS}/versions"))["versions"][0]["version"] == 3
 
 
-def test_a_diff_tells_what_lies_between(shop: Server) -> None:
-    last = told(shop.ask("GET", f"{USERS}/diff"))
+def test_a_diff_tells_what_lies_between(still: Server) -> None:
+    last = told(still.ask("GET", f"{USERS}/diff"))
     assert (last["from"], last["to"]) == (2, 3)
     assert [v["version"] for v in last["versions"]] == [3]
-    whole = told(shop.ask("GET", f"{USERS}/diff?from=0&to=2"))
+    whole = told(still.ask("GET", f"{USERS}/diff?from=0&to=2"))
     assert [d["at"] for d in whole["diff"]] == ["/connections/crm"]
     assert [(v["version"], v["why"]) for v in whole["versions"]] == [(2, "more"), (1, "")]
     assert all(v["who"] and v["at"] for v in whole["versions"])
-    back = told(shop.ask("GET", f"{USERS}/diff?from=2&to=1"))
+    back = told(still.ask("GET", f"{USERS}/diff?from=2&to=1"))
     (gone,) = back["diff"]
     assert (gone["at"], gone["after"]) == ("/connections/crm/fields/score", None)
     assert [v["version"] for v in back["versions"]] == [2]
-    same = told(shop.ask("GET", f"{USERS}/diff?from=1&to=1"))
+    same = told(still.ask("GET", f"{USERS}/diff?from=1&to=1"))
     assert (same["diff"], same["versions"]) == ([], [])
-    empty = told(shop.ask("GET", f"{BASE}/accounts/mapping/diff"))
+    empty = told(still.ask("GET", f"{BASE}/accounts/mapping/diff"))
     assert empty == {"from": 0, "to": 0, "diff": [], "versions": []}
 
 
-def test_versions_come_in_pages(shop: Server) -> None:
+def test_versions_come_in_pages(still: Server) -> None:
     def page(query: str) -> tuple[list[int], Any]:
-        body = shop.ask("GET", f"{USERS}/versions{query}").json()
+        body = still.ask("GET", f"{USERS}/versions{query}").json()
         return [v["version"] for v in body["data"]["attributes"]["versions"]], body.get("meta")
 
     assert page("") == ([3, 2, 1], None)
@@ -197,32 +224,32 @@ def test_versions_come_in_pages(shop: Server) -> None:
     assert page("?page[limit]=2&page[before]=2") == ([1], None)
     assert page("?page[before]=1") == ([], None)
     for wrong in ("?page[limit]=0", "?page[limit]=1001", "?page[before]=x"):
-        assert shop.ask("GET", f"{USERS}/versions{wrong}").status == 400
+        assert still.ask("GET", f"{USERS}/versions{wrong}").status == 400
 
 
-def test_connections_are_listed_as_of_a_version(shop: Server) -> None:
+def test_connections_are_listed_as_of_a_version(still: Server) -> None:
     def fields(query: str) -> list[list[str]]:
-        shown = told(shop.ask("GET", f"{USERS}/connections{query}"))["connections"]
+        shown = told(still.ask("GET", f"{USERS}/connections{query}"))["connections"]
         return [[f["id"] for f in c["fields"]] for c in shown]
 
     assert [fields(f"?version={n}") for n in range(4)] == [[], [["tier"]], [["tier", "score"]], [["plan", "score"]]]
-    assert shop.ask("GET", f"{USERS}/connections?version=1").headers["etag"] == '"1"'
+    assert still.ask("GET", f"{USERS}/connections?version=1").headers["etag"] == '"1"'
     assert fields("") == [["plan", "score"]]
 
 
-def test_queries_read_as_of_a_version(shop: Server) -> None:
-    assert told(users(shop, "plan:gold", "plan"))["total"] == 2
-    old = users(shop, "tier:gold AND score:1", "tier", query="?mapping_version=2")
+def test_queries_read_as_of_a_version(still: Server) -> None:
+    assert told(users(still, "plan:gold", "plan"))["total"] == 2
+    old = users(still, "tier:gold AND score:1", "tier", query="?mapping_version=2")
     assert told(old)["hits"] == [{"user_id": "u1", "tier": "gold"}]
     assert "meta" not in old.json()
-    strange = users(shop, "score:1", query="?mapping_version=1")
+    strange = users(still, "score:1", query="?mapping_version=1")
     assert told(strange)["total"] == 0
     assert "unknown attribute 'score'" in strange.json()["meta"]["warnings"][0]
     body = {"data": {"type": "users_facet_info_request", "attributes": {"facet_id": "tier", "limit": 9}}}
-    values = told(shop.ask("POST", f"{BASE}/users/facet_info?mapping_version=1", body))["result"]["values"]
+    values = told(still.ask("POST", f"{BASE}/users/facet_info?mapping_version=1", body))["result"]["values"]
     assert values == [{"value": "gold", "count": 2}, {"value": "silver", "count": 2}]
     body = {"data": {"type": "query_event_filtered_users_request", "attributes": {"query": "score:>1"}}}
-    found = told(shop.ask("POST", f"{BASE}/users/event_filtered_query?mapping_version=2", body))
+    found = told(still.ask("POST", f"{BASE}/users/event_filtered_query?mapping_version=2", body))
     assert found["total"] == 2
     assert "@tier" in found["hits"][0]
 
@@ -240,8 +267,7 @@ def test_the_command_line_tells_and_undoes(shop: Server) -> None:
     assert "plan" in shop.cli("mapping", "show", "users")
     shown = shop.cli("mapping", "show", "users", "--version", "1")
     assert "@tier" in shown and "score" not in shown and "version 1" in shown
-    assert "more" in shop.cli("mapping", "versions", "users")
-    assert "more" not in shop.cli("mapping", "versions", "users", "--limit", "1")
+    assert "more" in shop.cli("mapping", "versions", "users", "--limit", "1", "--before", "3")
     between = shop.cli("mapping", "diff", "users", "--from", "1", "--to", "2")
     assert "/connections/crm/fields/score: nothing -> {" in between
     assert "from version 1 to version 2" in between
@@ -256,4 +282,3 @@ def test_the_command_line_tells_and_undoes(shop: Server) -> None:
     alone = shop.cli("mapping", "undo", "users", "--to", "1")
     assert "/connections/crm/fields/score: {" in alone
     assert "version 5 has the mapping of version 1" in alone
-    assert "unknown entity 'things'" in shop.run_cli("mapping", "undo", "things").stderr

@@ -49,9 +49,9 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
 
 
 def _text_node(dumper: _Dumper, text: str) -> ScalarNode:
-    """Lines as lines; escaped where a character is none to be seen, as YAML folds some kinds of line break."""
-    seen = text.replace("\n", "").isprintable()
-    style = '"' if not seen else "|" if "\n" in text else None
+    """Lines as lines; escaped where a character cannot be seen, or an empty line would end the part."""
+    plain = text.replace("\n", "").isprintable() and not f"\n{text}".endswith("\n\n")
+    style = '"' if not plain else "|" if "\n" in text else None
     node: ScalarNode = dumper.represent_scalar(TEXT, text, style=style)
     return node
 

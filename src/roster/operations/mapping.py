@@ -187,7 +187,7 @@ def _shown_connection(
         "id": connection.id,
         "type": connection.type,
         "join": {"attribute": connection.join_attribute, "type": connection.join_type},
-        "fields": [_shown_field(f, conflicts.get(f.id)) for f in connection.fields],
+        "fields": [shown_field(f, conflicts.get(f.id)) for f in connection.fields],
         "metadata": dict(connection.metadata) | _shown_state(mapping, connection, table, sync) | aliases,
         "created_at": iso_ms(instant(connection.created_ms)),
         "created_by": connection.created_by,
@@ -196,7 +196,8 @@ def _shown_connection(
     }
 
 
-def _shown_field(field: Field, conflict: Conflict | None) -> dict[str, Any]:
+def shown_field(field: Field, conflict: Conflict | None) -> dict[str, Any]:
+    """A field as it is listed, which is how it could be added."""
     return {
         "id": field.id,
         "source_name": field.source_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from roster.base.errors import Code, Error, did_you_mean
@@ -13,6 +14,7 @@ from roster.model.reference_table import Table
 from roster.model.schema import Entity
 from roster.model.sync import ENDED, Coverage, Drift, Run, State, Sync, Trigger
 from roster.operations.context import Context, Reply, Request
+from roster.operations.mapping import shown_field
 from roster.ports import Store
 from roster.sync.coverage import quarantined, why_quarantined
 
@@ -103,18 +105,8 @@ def _paused(drift: Drift, mapping: Mapping, connection: Connection) -> list[str]
 def _repair(drift: Drift, mapping: Mapping, connection: Connection) -> dict[str, Any]:
     """The update of the connection that reads the new column under the old ids: send it as it stands."""
     ids = _paused(drift, mapping, connection)
-    fields = [f for f in connection.fields if f.id in ids]
-    added = [
-        {
-            "id": f.id,
-            "source_name": drift.renamed_to,
-            "type": f.type.value,
-            "display_name": f.display_name,
-            "description": f.description,
-            "groups": list(f.groups),
-        }
-        for f in fields
-    ]
+    fields = [replace(f, source_name=drift.renamed_to) for f in connection.fields if f.id in ids]
+    added = [shown_field(f, None) for f in fields]  # the rule that sources of one attribute have agreed on stays
     attributes = {"fields_to_delete": ids, "fields_to_add": added}
     body = {"data": {"type": "connection_id", "id": connection.id, "attributes": attributes}}
     return {"put": f"/api/v2/product-analytics/{mapping.entity}/mapping/connection", "body": body}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping as Map
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, desc, func, insert, or_, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, delete, desc, func, insert, literal, or_, select, update
 
 from roster.base.errors import Code, Error
 from roster.base.values import diff
@@ -175,7 +175,7 @@ class Database(SyncRecords, SecretRecords, SegmentRecords, QueryRecords, UseReco
         number = mapping_versions.c.version
         history = HISTORY.where(mapping_versions.c.entity == entity.value, number > after).order_by(desc(number))
         if before is not None:
-            history = history.where(number < before)
+            history = history.where(number < literal(before, BigInteger))
         with self._connections.read() as connection:
             rows = connection.execute(history.limit(limit)).mappings().all()
         return [version_of(row) for row in rows]
