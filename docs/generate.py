@@ -17,7 +17,7 @@ from roster.http.routes import OWN_PATHS, Binding, bindings
 from roster.model.access import Right
 from roster.model.connection import FIELD_TYPES, JOIN_SYNONYMS, SYNONYMS
 from roster.model.schema import BUILTINS, EVENT_COLUMNS, EVENT_TEXT, KEY_ATTRIBUTE, Entity
-from roster.model.source import KINDS, SYNONYMS as KIND_SYNONYMS, Kind
+from roster.model.source import KINDS, SYNONYMS as KIND_SYNONYMS, VIEWS, Kind
 from roster.settings import Settings
 
 FOLDER = Path(__file__).parent / "reference"
@@ -223,6 +223,8 @@ def sources() -> str:
         "`type` of a connection names the kind. Its `metadata` holds these options, all of them texts; others are "
         "refused. The [guide](../guide/sources.md) shows how sources are used. What stands under *secret* are the "
         "members of the named secret that the option `secret` names.",
+        "With any type, `ref_table` included, these say how rows are looked at, not which are read:",
+        grid(("option", "meaning"), [(code(option.name), option.meaning) for option in VIEWS]),
         *(part for kind in KINDS for part in _kind(kind)),
     )
 

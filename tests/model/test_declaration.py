@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, settings, strategies as st
 
 from declared import DECLARATIONS
 from roster.base.errors import Code, Error
@@ -100,3 +101,23 @@ def test_deep_nesting_is_refused() -> None:
 def test_nothing_says_nothing() -> None:
     assert read_text("", "m.yaml")[0] == Declaration()
     assert read_text("users:\n", "m.yaml")[0] == Declaration(users=())
+
+
+NONSENSE = st.sampled_from([None, True, 1, 1.5, "", "x", [], [1], {}, {"x": 1}, {"rule": 1}, {"type": "a"}])
+
+
+@settings(max_examples=100)
+@given(DECLARATIONS, st.data())
+def test_nonsense_anywhere_is_an_error_with_a_place_or_is_read(declaration: Declaration, data: st.DataObject) -> None:
+    plain = json.loads(json.dumps(to_json(declaration)))
+    at: Any = plain
+    for _ in range(data.draw(st.integers(0, 5))):
+        inner = [key for key in at if isinstance(at[key], dict) and at[key]]
+        if not inner:
+            break
+        at = at[data.draw(st.sampled_from(inner))]
+    at[data.draw(st.sampled_from([*at, "unknown"]))] = data.draw(NONSENSE)
+    try:
+        read_declaration(plain, "/data")
+    except Error as error:
+        assert (error.code, error.at[:5]) == (Code.INVALID, "/data")

@@ -39,7 +39,7 @@ COLUMNS = ["pk", "id", "mail", "a", "b", "c"]
 USUAL = {"tier": "string", "ltv": "number", "plan": "string", "flag": "boolean"}
 IDS = [*USUAL, "user_email"]
 TYPES = ["string", "number", "boolean", "timestamp"]
-NEW_IDS = [*IDS, "level", "value", "kind", "mark"]
+FRESH = ["level", "value", "kind", "mark"]
 
 
 def mostly(usual: list[Any], seldom: list[Any]) -> st.SearchStrategy[Any]:
@@ -84,21 +84,21 @@ def connections(draw: DrawFn, table: str, shared: bool, ids: list[str]) -> dict[
     join = draw(st.sampled_from([("user_id", "id"), ("email", "mail"), ("user_id", "pk"), ("user_id", "user_id")]))
     metadata = {"table_name": table} | draw(st.sampled_from([{}, {"changed_at": "c"}]))
     made = {"type": "ref_table", "join_type": join[0], "join_attribute": join[1], "metadata": metadata}
-    made["fields"] = draw(st.lists(fields(shared, ids), min_size=1, max_size=3, unique_by=lambda f: f["id"]))
+    made["fields"] = draw(st.lists(fields(shared, ids), min_size=1 + shared, max_size=3, unique_by=lambda f: f["id"]))
     if draw(st.integers(0, 9)) == 0:
         made["fields_from_columns"] = {"except": ["mail"], "naming": "bulk_{column}"}
     return made
 
 
 @st.composite
-def updates(draw: DrawFn, shared: bool, mine: list[str]) -> dict[str, Any]:
-    """`mine`: the fields that the connection has."""
+def updates(draw: DrawFn, shared: bool, mine: list[str], taken: list[str]) -> dict[str, Any]:
+    """`mine`: the fields that the connection has; `taken`: those that others have."""
     changed: list[dict[str, Any]] = []
     for id in draw(st.lists(mostly(mine, IDS), max_size=2, unique=True)):
         change: dict[str, Any] = {"field_id": id}
         if draw(st.booleans()):
-            change["updated_field_id"] = draw(st.sampled_from(NEW_IDS))
-        if draw(st.integers(0, 3)) == 0:
+            change["updated_field_id"] = draw(mostly(FRESH, IDS))
+        if draw(st.integers(0, 2)) == 0:
             change["updated_type"] = draw(st.sampled_from(TYPES))
         if draw(st.integers(0, 3)) == 0:
             change["updated_allowed_values"] = draw(st.lists(st.sampled_from(CELLS), max_size=3))
@@ -107,9 +107,9 @@ def updates(draw: DrawFn, shared: bool, mine: list[str]) -> dict[str, Any]:
         if draw(st.integers(0, 3)) == 0:
             change["updated_null_rule"] = draw(st.sampled_from(["skip", "clear"]))
         changed.append(change)
-    free = [id for id in USUAL if id not in mine]
+    free = [id for id in USUAL if id not in mine and (shared or id not in taken)]
     return {
-        "fields_to_add": draw(st.lists(fields(shared, free), max_size=2, unique_by=lambda f: f["id"])),
+        "fields_to_add": draw(st.lists(fields(shared, free or FRESH), max_size=2, unique_by=lambda f: f["id"])),
         "fields_to_update": changed,
         "fields_to_delete": draw(st.lists(mostly(mine, IDS), max_size=1)),
     }
@@ -169,21 +169,23 @@ def test_a_preview_is_what_the_commit_does(world: Inside, data: st.DataObject) -
 @st.composite
 def changes(draw: DrawFn, world: Inside, shared: bool) -> Change:
     present = {c["id"]: [f["id"] for f in c["fields"]] for c in world.connections()}
+    held = [f for mine in present.values() for f in mine]
     kind = draw(st.sampled_from(["create", "update", "update", "update", "delete"]))
     id = draw(mostly(list(present), ["one", "two"]))
     if kind == "create":
-        free = [f for f in USUAL if shared or f not in {f for mine in present.values() for f in mine}]
+        free = IDS[:2] if shared else [f for f in USUAL if f not in held]
         asked = draw(connections(draw(st.sampled_from(["first", "second", "nowhere"])), shared, free))
         return lambda **query: world.create("three", asked, **query)
     if kind == "update":
-        wanted = draw(updates(shared, present.get(id, [])))
+        mine = present.get(id, [])
+        wanted = draw(updates(shared, mine, [f for f in held if f not in mine]))
         return lambda **query: world.update(id, wanted, **query)
     return lambda **query: world.delete(id, **query)
 
 
 def dump(world: Inside) -> dict[str, dict[str, Any]]:
     """Name → profile → value, for every name that may mean something; None where it means nothing."""
-    names = sorted({*NEW_IDS, *world.attributes()} - {"user_email"})
+    names = sorted({*USUAL, *FRESH, *world.attributes()})
     values = world.values(names)
     return {name: {profile: row.get(name) for profile, row in values.items()} for name in names}
 

@@ -70,7 +70,8 @@ def test_a_value_can_be_worked_out_again(world: Inside, data: st.DataObject) -> 
     second = data.draw(connections(data.draw(st.sampled_from(["second", "second", "nowhere"])), True, IDS[:2]))
     for id, asked in (("one", first), ("two", second)):
         attempt(lambda id=id, asked=asked, **q: world.create(id, asked, **q))
-    attempt(lambda **q: world.update("one", data.draw(updates(True, [f["id"] for f in first["fields"]])), **q))
+    change = data.draw(updates(True, [f["id"] for f in first["fields"]], IDS[:2]))
+    attempt(lambda **q: world.update("one", change, **q))
     tables = sources(world)
     for attribute in (a for a in attributes(mapping_of(world)) if a.is_custom):
         values = world.values([attribute.name])

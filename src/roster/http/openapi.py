@@ -66,7 +66,7 @@ OWN_SCHEMAS: dict[str, Any] = {
         },
     },
     "MappingDiff": _data(_resource("mapping_diff")),
-    "MappingUndone": _data(_resource("mapping_undone")),
+    "MappingUndone": {"anyOf": [_data(_resource("mapping_undone")), _data(_resource("mapping_preview"))]},
     "Provenance": _data(_resource("provenance")),
     "Declaration": _data(_resource("declaration")),
     "DeclarationApplied": _data(_resource("declaration_applied")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table
 
-HEAD = "0005"
+HEAD = "0004"
 """The newest migration: what a database must be at for this code."""
 
 metadata = MetaData(
