@@ -14,6 +14,7 @@ from roster.base.errors import Error
 from roster.main import Product, SystemClock
 from roster.model.access import Caller
 from roster.model.reference_table import Table
+from roster.model.schema import Entity
 from roster.operations import mapping, profiles
 from roster.operations.context import Context, Reply, Request
 from roster.operations.load import load_events, load_table
@@ -33,6 +34,10 @@ class Inside:
     @property
     def context(self) -> Context:
         return self.product.context
+
+    @staticmethod
+    def entity() -> Entity:
+        return Entity.USERS
 
     def request(self, body: Any = None, entity: str = "users", **query: str) -> Request:
         raw = b"" if body is None else json.dumps(body).encode()

@@ -101,10 +101,15 @@ class FarEnd:
         return Far(declaration, own is not None, versions, (*notes, *more))
 
     def _own_declaration(self) -> dict[str, Any] | None:
-        """What only a Roster answers; None tells that this is none, or hides it."""
+        """What only a Roster answers; None tells that this is none, or hides it.
+
+        Error: what else it answers. A Roster that is only busy must not be taken for another far end.
+        """
         answer = self._send(Call("GET", DECLARATION), {})
-        if answer.status_code != 200:
+        if answer.status_code in (*_NOT_SERVED, 400, 403):
             return None
+        if answer.status_code != 200:
+            raise _refused(Call("GET", DECLARATION), answer)
         try:
             data = answer.json()["data"]
             return data["attributes"] if data["type"] == "declaration" else None

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     source_folders: list[Path] = Field([], description="folders that source files may lie in; empty: none")
     source_loopback: bool = Field(False, description="whether sources may be on this machine's loopback addresses")
     source_bytes_max: int = Field(21_474_836_480, ge=1, description="bytes that one read of a source may bring")
+    preview_timeout_s: float = Field(60.0, gt=0, description="seconds that a preview may take to read new sources")
     source_timeout_s: float = Field(3600.0, gt=0, description="seconds that one read of a source may take")
     source_silence_s: float = Field(120.0, gt=0, description="seconds that a source may send nothing")
     sync_every_s: int = Field(3600, ge=10, description="seconds between two syncs of a source that names no time")

@@ -11,7 +11,7 @@ from roster.model.mapping import Attribute, Mapping
 from roster.model.reference_table import Table
 from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
 from roster.model.steps import same_source
-from roster.query.expr import And, Call, Cast, Column, Compare, Expr, Fn, If, In, IsNull, Literal, Not, type_of
+from roster.query.expr import And, Call, Cast, Column, Compare, Expr, Fn, If, In, IsNull, Literal, Not, Or, type_of
 from roster.query.narrow import narrow_to
 from roster.query.offers import Sources, attribute_value
 from roster.query.plan import (
@@ -21,6 +21,7 @@ from roster.query.plan import (
     Join,
     Limit,
     Measure,
+    Named,
     Plan,
     Project,
     Sort,
@@ -29,6 +30,8 @@ from roster.query.plan import (
 )
 from roster.query.relations import NEWEST, PROFILES, ROWS, enrich, match_rows, meet, read_profiles
 
+SIDES = ("before:", "after:")
+"""What stands before the names of attributes where both sides are at hand."""
 KINDS = ("added", "changed", "lost")
 
 
@@ -55,6 +58,7 @@ class Comparison:
     profiles: Plan
     key: Column
     readings: tuple[Reading, ...]
+    sides: tuple[tuple[Named, ...], tuple[Named, ...]]
 
     def counts(self) -> Plan:
         """One row: for each reading the values before and after, then for each kind how many and the first profile."""
@@ -67,6 +71,23 @@ class Comparison:
                 measures.append(Measure(f"{kind}{i}", Agg.COUNT, profile))
                 measures.append(Measure(f"{kind}{i}.first", Agg.MIN, profile))
         return Aggregate(self.profiles, (), tuple(measures))
+
+    def changed(self, limit: int) -> Plan:
+        """Keys of profiles of which a value changes."""
+        moved = Or(tuple(holds for reading in self.readings for holds in reading.kinds().values()))
+        keys = Project(Filter(self.profiles, moved), ((self.key.name, self.key),))
+        return Limit(Sort(keys, (SortKey(self.key),)), limit)
+
+    def members(self, conditions: Sequence[tuple[Expr, Expr]]) -> Plan:
+        """One row: for each pair of conditions the profiles before and after, those that enter and leave."""
+        sides = zip(SIDES, self.sides, strict=True)
+        named = [(f"{prefix}{name}", value) for prefix, side in sides for name, value in side]
+        measures: list[Measure] = []
+        for i, (old, new) in enumerate(conditions):
+            holds = {"before": old, "after": new, "enter": And((new, Not(old))), "leave": And((old, Not(new)))}
+            one, none = Literal(1, Type.INTEGER), Literal(None, Type.INTEGER)
+            measures += [Measure(f"{name}{i}", Agg.COUNT, If(where, one, none)) for name, where in holds.items()]
+        return Aggregate(Project(self.profiles, tuple(named)), (), tuple(measures))
 
     def samples(self, keys: Sequence[str]) -> Plan:
         """Of these profiles the key, then for each reading its value before and after."""
@@ -89,11 +110,12 @@ def compare(before: World, after: World) -> Comparison:
                 plan = enrich(plan, mapping.entity, connection, table)
                 joined.add(connection.id)
     held = {c.name: c.type for c in schema_of(plan)}
-    old = _values(before, before.sources, held)
-    new = _values(replace(after, mapping=after_mapping), after_sources, held)
+    told_apart = replace(after, mapping=after_mapping)
+    old, new = _values(before, before.sources, held), _values(told_apart, after_sources, held)
+    sides = (_all_values(before, before.sources, held), _all_values(told_apart, after_sources, held))
     readings = [_reading(name, old.get(name), new.get(name)) for name in {**old, **new}]
     key = Column(KEY_ATTRIBUTE[before.entity], Type.STRING)
-    return Comparison(before.entity, plan, key, tuple(r for r in readings if r.before != r.after))
+    return Comparison(before.entity, plan, key, tuple(r for r in readings if r.before != r.after), sides)
 
 
 def _told_apart(before: Mapping, after: World) -> tuple[Mapping, Sources]:
@@ -102,7 +124,12 @@ def _told_apart(before: Mapping, after: World) -> tuple[Mapping, Sources]:
     moved = {c.id: f"{c.id}~" for c in after.mapping.connections if c.id in old and not same_source(old[c.id], c)}
     connections = tuple(replace(c, id=moved.get(c.id, c.id)) for c in after.mapping.connections)
     sources = {moved.get(id, id): table for id, table in after.sources.items()}
-    return replace(after.mapping, connections=connections), sources
+    conflicts = tuple(replace(c, order=tuple(moved.get(id, id) for id in c.order)) for c in after.mapping.conflicts)
+    return replace(after.mapping, connections=connections, conflicts=conflicts), sources
+
+
+def _all_values(world: World, sources: Sources, held: Map[str, Type]) -> tuple[Named, ...]:
+    return tuple((a.name, attribute_value(a, sources, held)) for a in world.attributes)
 
 
 def _values(world: World, sources: Sources, held: Map[str, Type]) -> dict[str, Expr]:

@@ -58,10 +58,13 @@ class World:
         return tuple(a for a in self.attributes if a.is_custom)
 
 
-def profile_scope(world: World) -> Scope:
-    """Built-in and custom attributes; free text looks at the text ones and every custom one."""
+def profile_scope(world: World, prefix: str = "") -> Scope:
+    """Built-in and custom attributes; free text looks at the text ones and every custom one.
+
+    `prefix` stands before the names of the columns that are read.
+    """
     shown = world.attributes
-    columns = {a.name: Column(a.name, a.type) for a in shown}
+    columns = {a.name: Column(prefix + a.name, a.type) for a in shown}
 
     def target(name: str) -> Target | None:
         found = world.find(name)

@@ -56,6 +56,10 @@ class DuckEngine:
         except duckdb.OutOfMemoryException as error:
             hint = "narrow the query, or raise the setting engine_memory or engine_spill"
             raise Error(Code.BUSY, "the query needs more memory than it may use", hint=hint) from error
+        except duckdb.InvalidInputException as error:
+            if "perl operator" not in str(error) and "regular expression" not in str(error).lower():
+                raise
+            raise Error(Code.INVALID, f"a pattern cannot be read: {error}", hint="see the rules of fields") from error
         except duckdb.CatalogException as error:
             raise Error(Code.BUSY, "a source of this query was removed while it ran", hint="try again") from error
         finally:

@@ -82,6 +82,13 @@ def begin(connection: duckdb.DuckDBPyConnection, table: Table, at: datetime) -> 
     _note_shared(connection, table, "TRUE")
 
 
+def end(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """From now on the rows of a table have no history, and what they were is forgotten."""
+    connection.execute(f"DROP VIEW IF EXISTS {spans_name(table.id, table.generation)}")
+    connection.execute(f"ALTER TABLE {rows_name(table.id, table.generation)} DROP COLUMN _since")
+    drop_past(connection, table.id)
+
+
 def show(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Let the spans of a generation be read, with the columns that the table names, as they are stored now."""
     past, types = past_name(table.id), stored_types(connection, table.id, table.generation)

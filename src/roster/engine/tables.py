@@ -40,7 +40,7 @@ from roster.engine.generations import (
     rows_name,
     stored_types,
 )
-from roster.engine.past import begin, drop_past, end_rows, keeps_since, moment, note_changed, pass_on, show
+from roster.engine.past import begin, drop_past, end, end_rows, keeps_since, moment, note_changed, pass_on, show
 from roster.engine.table_files import infer_schema, no_file, open_file
 from roster.engine.table_merge import Filled, fill, fill_empty, read_before
 from roster.engine.table_rows import asked_as, merge_rows, refuse_misfits, stage_rows, type_file
@@ -279,6 +279,12 @@ class DuckTables:
         with self._duck.write() as connection:
             find_version(connection, table)
             self._begin(connection, table, now_ms, history=True)
+
+    def end_history(self, table: Table) -> None:
+        """Forget what the rows of a table were, and note it no more."""
+        with self._duck.write() as connection:
+            if keeps_since(connection, table):
+                end(connection, table)
 
     def _begin(
         self, connection: duckdb.DuckDBPyConnection, table: Table, now_ms: int, *, history: bool

@@ -73,6 +73,7 @@ class Door:
         self._rates = RateLimits(limits.rate_limits)
         self.metrics = _metrics()
         self._heavy = CapacityLimiter(limits.queries_at_once)
+        self._previews = CapacityLimiter(1)
         self._light = CapacityLimiter(limits.threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,8 +122,9 @@ class Door:
                 await self._in_thread(self._light, lambda: admit(self._context, bare))
             body = await _read_body(wire, self._limits.body_bytes[operation.body_limit], operation.body_limit)
             request = replace(bare, body=body)
-            heavy = operation.heavy or (operation.previewed and request.flag("dry_run"))
-            lane = self._heavy if heavy else self._light
+            lane = self._heavy if operation.heavy else self._light
+            if operation.previewed and request.flag("dry_run"):
+                lane = self._previews  # it may read a source for a while: queries must not wait behind it
             reply = await _run_watched(
                 wire, cancel, lambda: self._in_thread(lane, lambda: operation.function(self._context, request))
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping as Map
 from dataclasses import replace
 
 from roster.base.errors import Code, Error, did_you_mean
@@ -24,7 +24,7 @@ from roster.model.connection import (
 )
 from roster.model.mapping import Alias, Mapping, find_connection
 from roster.model.rules import Conflict, Rules, check_rules
-from roster.model.schema import BUILTINS, Entity, Schema
+from roster.model.schema import BUILTINS, Entity, Schema, Type
 from roster.model.source import CHANGED_AT
 
 FIELDS_MAX = 200
@@ -139,6 +139,7 @@ def update(
     kept = {id: f for id, f in before.items() if id not in gone}
     conflicts = _settle_conflicts(mapping, request.conflicts)
     renamed, renames = _apply_updates(mapping, old, kept, request, done, conflicts)
+    conflicts = _follow_renames(conflicts, renames)
     at = f"{ATTRIBUTES_AT}/fields_to_add"
     _check_new(mapping, old.id, request.add, renamed, conflicts, at, named)
     after = renamed | {f.id: f for f in request.add}
@@ -147,7 +148,8 @@ def update(
     _check_sources(request.add, old.fields, source_columns, at)
     _check_count(len(after), len(before), fields_max, at)
     touched = {id for id in before.keys() | after.keys() if before.get(id) != after.get(id)}
-    agreed = _agreed(mapping, conflicts)
+    types = {id: after[id].type for id in before.keys() & after.keys() if before[id].type is not after[id].type}
+    agreed = _agreed(mapping, conflicts) | types.keys()
     standing = [a for a in old.applied if (touched | agreed).isdisjoint(a.ids)]
     new = replace(
         old,
@@ -156,7 +158,7 @@ def update(
         updated_by=who,
         applied=(*standing, mark)[-APPLIED_MAX:],
     )
-    connections = tuple(new if c is old else _forget(c, agreed) for c in mapping.connections)
+    connections = tuple(new if c is old else _retype(_forget(c, agreed), types) for c in mapping.connections)
     return _next(mapping, connections, _follow(mapping.aliases, old.id, renames, now_ms), conflicts)
 
 
@@ -169,6 +171,19 @@ def _forget(c: Connection, agreed: set[str]) -> Connection:
     """The connection without the memory of updates that named ids whose conflict rule has changed."""
     standing = tuple(a for a in c.applied if agreed.isdisjoint(a.ids))
     return c if standing == c.applied else replace(c, applied=standing)
+
+
+def _retype(c: Connection, types: Map[str, Type]) -> Connection:
+    """The connection with fields that share an id of the type that it has now."""
+    fields = tuple(replace(f, type=types.get(f.id, f.type)) for f in c.fields)
+    return c if fields == c.fields else replace(c, fields=fields)
+
+
+def _follow_renames(conflicts: tuple[Conflict, ...], renames: Map[str, str]) -> tuple[Conflict, ...]:
+    """A renamed field takes the rule of its id along, unless the new id has one."""
+    rules = {c.field_id: c for c in conflicts}
+    moved = {new: replace(rules[old], field_id=new) for old, new in renames.items() if old in rules}
+    return tuple((moved | rules).values()) if moved else conflicts
 
 
 def _settle_conflicts(mapping: Mapping, asked: tuple[Conflict, ...]) -> tuple[Conflict, ...]:
@@ -206,7 +221,8 @@ def _apply_updates(
     for i, u in enumerate(request.update):
         new = changed[done.get(u.field_id, u.field_id)]
         place = f"{at}/{i}/{'updated_type' if u.updated_field_id is None else 'updated_field_id'}"
-        _refuse_taken(mapping, new, old.id, conflicts, place)
+        retyped = new.type is not fields[done.get(u.field_id, u.field_id)].type and u.field_id not in renames
+        _refuse_taken(mapping, new, old.id, conflicts, place, retyped=retyped)
         if u.field_id in renames and new.id.lower() in staying:
             message = f"{new.id!r} is taken by connection {old.id!r}"
             raise Error(Code.CONFLICT, message, at=place, hint="choose another id")
@@ -286,8 +302,13 @@ def _owner(mapping: Mapping, id: str, but: str) -> str | None:
     return None if owner is None else f"connection {owner!r}"
 
 
-def _refuse_taken(mapping: Mapping, f: Field, id: str, conflicts: tuple[Conflict, ...], at: str) -> None:
-    """Error: CONFLICT when another connection than `id` has the field's id, and they do not share it."""
+def _refuse_taken(
+    mapping: Mapping, f: Field, id: str, conflicts: tuple[Conflict, ...], at: str, *, retyped: bool = False
+) -> None:
+    """Error: CONFLICT when another connection than `id` has the field's id, and they do not share it.
+
+    A `retyped` field takes those that share its id along.
+    """
     owner = _owner(mapping, f.id, id)
     if owner is None:
         return
@@ -297,7 +318,7 @@ def _refuse_taken(mapping: Mapping, f: Field, id: str, conflicts: tuple[Conflict
     if f.id not in {c.field_id for c in conflicts}:
         hint = "choose another id, or say with `conflict` which of them counts"
         raise Error(Code.CONFLICT, f"{f.id!r} is taken by {owner}", at=at, hint=hint)
-    if others[0].type is not f.type:
+    if others[0].type is not f.type and not retyped:
         message = f"{f.id!r} is {others[0].type} in {owner}, and fields that share an id are of one type"
         raise Error(Code.CONFLICT, message, at=at, hint=f"make it {others[0].type}, or choose another id")
 

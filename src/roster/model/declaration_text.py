@@ -6,6 +6,7 @@ What YAML 1.1 guesses (`no`, `012`, `1:30`, dates) is text here, as in YAML 1.2;
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, ClassVar
 
@@ -128,9 +129,20 @@ def _read(node: Node, at: str, lines: dict[str, int], name: str) -> Any:
             _refuse_halves(node, name)
             return node.value
         case ScalarNode() if node.tag in _PLAIN and node.style is None:
-            value = node.value
-            return json.loads(value) if value not in ("~", "") else None
+            return _scalar(node, name)
     raise _wrong(node, name, f"the tag {node.tag!r} is not read")
+
+
+def _scalar(node: ScalarNode, name: str) -> Any:
+    if node.value in ("~", ""):
+        return None
+    try:
+        value = json.loads(node.value)
+    except ValueError as error:  # digits without end
+        raise _wrong(node, name, "this number is too long") from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(node, name, "this number is too large")
+    return value
 
 
 def _read_mapping(node: MappingNode, at: str, lines: dict[str, int], name: str) -> dict[str, Any]:

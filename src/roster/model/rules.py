@@ -10,6 +10,7 @@ import re2
 from roster.base.errors import Code, Error
 
 ALLOWED_MAX = 1000
+ORDER_MAX = 100
 PATTERN_MAX = 1000
 PATTERN_BYTES_MAX = 1 << 20
 """What a compiled pattern may take: others are read row by row and would cost every query."""
@@ -97,6 +98,9 @@ def parse_pattern(text: str, at: str) -> str:
         raise Error(
             Code.INVALID, f"a pattern of {len(text)} characters is too long", at=at, hint=f"at most {PATTERN_MAX}"
         )
+    if "(?<" in text:
+        hint = "name a group as (?P<name>...), or leave it without a name"
+        raise Error(Code.INVALID, "the pattern cannot be read: (?<", at=at, hint=hint)
     options = re2.Options()
     options.log_errors = False
     options.max_mem = PATTERN_BYTES_MAX
@@ -107,6 +111,14 @@ def parse_pattern(text: str, at: str) -> str:
         message = f"the pattern cannot be read: {told.decode() if isinstance(told, bytes) else told}"
         raise Error(Code.INVALID, message, at=at, hint="RE2 syntax: no look-around, no back-references") from error
     return text
+
+
+def parse_order(ids: list[str], at: str) -> tuple[str, ...]:
+    """Connection ids in order, each once. Error: INVALID for too many."""
+    distinct = tuple(dict.fromkeys(ids))
+    if len(distinct) > ORDER_MAX:
+        raise Error(Code.INVALID, f"an order of {len(distinct)} is too long", at=at, hint=f"at most {ORDER_MAX}")
+    return distinct
 
 
 def check_rules(rules: Rules, at: str) -> Rules:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from roster.analyses.members import members
+from roster.analyses.members import condition_of
 from roster.analyses.names import names_of_segment
-from roster.analyses.scopes import World
+from roster.analyses.preview import SIDES, Comparison
+from roster.analyses.scopes import World, profile_scope
 from roster.base.errors import Error
 from roster.model.mapping import Mapping, find_connection
-from roster.model.schema import KEY_ATTRIBUTE, Type
-from roster.model.segment import Segment
 from roster.model.steps import MappingStep, StepKind
 from roster.operations.context import Context, Request
 from roster.operations.uses import shown_uses, used_by
-from roster.query.expr import Column
-from roster.query.plan import Agg, Aggregate, Join, Measure
+from roster.query.expr import Expr
+
+SEGMENTS_AT_ONCE = 50
 
 
 def tell_uses(context: Context, before: Mapping, steps: Sequence[MappingStep]) -> list[dict[str, Any]]:
@@ -30,26 +30,35 @@ def tell_uses(context: Context, before: Mapping, steps: Sequence[MappingStep]) -
 
 
 def tell_segments(
-    context: Context, request: Request, before: World, after: World, moved: Set[str]
+    context: Context, request: Request, comparison: Comparison, before: World, after: World
 ) -> list[dict[str, Any]]:
-    """Segments that name what changes: members before and after, how many enter and leave."""
-    told = []
+    """Segments that name what changes: members before and after, how many enter and leave; counted in one pass."""
+    moved = {reading.name for reading in comparison.readings}
+    scopes = [profile_scope(world, side) for world, side in zip((before, after), SIDES, strict=True)]
+    told: list[dict[str, Any]] = []
+    counted: list[tuple[dict[str, Any], tuple[Expr, Expr]]] = []
     for segment in context.store.list_segments():
-        if segment.entity is before.entity and moved & {
-            *names_of_segment(before, segment),
-            *names_of_segment(after, segment),
-        }:
-            told.append({"id": segment.id, "name": segment.name} | _move(context, request, before, after, segment))
+        if segment.entity is not before.entity:
+            continue
+        if not moved & {*names_of_segment(before, segment), *names_of_segment(after, segment)}:
+            continue
+        line: dict[str, Any] = {"id": segment.id, "name": segment.name}
+        told.append(line)
+        try:
+            old, new = (condition_of(w, segment, s)[0] for w, s in zip((before, after), scopes, strict=True))
+            counted.append((line, (old, new)))
+        except Error as error:
+            line["unreadable"] = error.text()
+    for some in batched(counted, SEGMENTS_AT_ONCE):
+        plan = comparison.members([conditions for _, conditions in some])
+        numbers = iter(context.engine.run([plan], context.limits.budget(), request.cancel)[0].rows[0])
+        for line, _ in some:
+            line |= {name: next(numbers) for name in ("before", "after", "enter", "leave")}
     return told
 
 
-def _move(context: Context, request: Request, before: World, after: World, segment: Segment) -> dict[str, Any]:
-    try:
-        old, new = members(before, segment), members(after, segment)
-    except Error as error:
-        return {"unreadable": error.text()}
-    key = Column(KEY_ATTRIBUTE[before.entity], Type.STRING)
-    enter, leave = (Join(one, other, "anti", ((key, key),)) for one, other in ((new, old), (old, new)))
-    plans = [Aggregate(plan, (), (Measure("members", Agg.COUNT),)) for plan in (old, new, enter, leave)]
-    answers = context.engine.run(plans, context.limits.budget(), request.cancel)
-    return {name: a.rows[0][0] for name, a in zip(("before", "after", "enter", "leave"), answers, strict=True)}
+def batched(
+    counted: list[tuple[dict[str, Any], tuple[Expr, Expr]]], size: int
+) -> Iterator[list[tuple[dict[str, Any], tuple[Expr, Expr]]]]:
+    """Portions of a list."""
+    return (counted[i : i + size] for i in range(0, len(counted), size))

@@ -12,6 +12,7 @@ from roster.model.rules import (
     parse_allowed,
     parse_choice,
     parse_nulls,
+    parse_order,
     parse_pattern,
 )
 from roster.operations.bodies import (
@@ -109,7 +110,7 @@ def _field_update(body: FieldUpdateBody, at: str) -> FieldUpdate:
 
 def _conflicts(given: list[tuple[str, ConflictBody | None, str]]) -> tuple[Conflict, ...]:
     return tuple(
-        Conflict(id, parse_choice(body.rule, f"{at}/rule"), tuple(dict.fromkeys(body.order or ())))
+        Conflict(id, parse_choice(body.rule, f"{at}/rule"), parse_order(body.order or [], f"{at}/order"))
         for id, body, at in given
         if body is not None
     )

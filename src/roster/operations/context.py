@@ -34,6 +34,7 @@ class Limits:
     segments_max: int
     queries_max: int
     upload_ttl_s: float
+    preview_timeout_s: float
     rows_body_bytes_max: int
     event_body_bytes_max: int
 

@@ -62,8 +62,8 @@ def load_table(
 
 
 def materialise_profiles(context: Context) -> None:
-    """Have the engine keep every entity's profiles joined with their present sources, and begin their histories."""
-    begin_histories(context)
+    """Have the engine keep every entity's profiles joined with their present sources, and settle their histories."""
+    settle_histories(context)
     tables = context.store.list_tables()
     for entity in Entity:
         mapping = context.store.read_mapping(entity)
@@ -71,14 +71,20 @@ def materialise_profiles(context: Context) -> None:
         context.engine.materialise(entity, [relation.input])
 
 
-def begin_histories(context: Context) -> None:
-    """Have the engine keep what rows are from now on, where connections ask for it and it is not done yet."""
+def settle_histories(context: Context) -> None:
+    """Have the engine keep what rows are from now on where connections ask for it, and forget it where none does."""
     mappings = [context.store.read_mapping(entity) for entity in Entity]
     tables = context.store.list_tables()
     for table in tables:
-        if table.columns and keeps_history(table, mappings, tables) and not context.tables.has_history(table):
+        if not table.columns:
+            continue
+        wanted = keeps_history(table, mappings, tables)
+        if wanted != context.tables.has_history(table):
             try:
-                context.tables.begin_history(table, context.clock.now_ms())
+                if wanted:
+                    context.tables.begin_history(table, context.clock.now_ms())
+                else:
+                    context.tables.end_history(table)
             except Error as error:
                 if error.code is not Code.NOT_FOUND:  # it was dropped, or moved on, meanwhile
                     raise

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from threading import Timer
 from typing import Any
 
 from roster.analyses.preview import KINDS, Comparison, compare
-from roster.base.errors import Error
+from roster.base.errors import Code, Error
 from roster.model.connection import Connection, Field
 from roster.model.held import is_reference
 from roster.model.mapping import Mapping, find_connection
@@ -45,8 +46,8 @@ def preview(context: Context, request: Request, before: Mapping, after: Mapping,
                 meet_connection(context, request, world, id, tried.get(id)) for id in _concerned(steps, after)
             ],
             "attributes": attributes,
-            "samples": _sample(context, request, comparison, firsts[:samples]) if firsts[:samples] else [],
-            "segments": tell_segments(context, request, old, world, {r.name for r in comparison.readings}),
+            "samples": _sample(context, request, comparison, firsts, samples) if firsts and samples else [],
+            "segments": tell_segments(context, request, comparison, old, world),
             "used_by": tell_uses(context, before, steps),
         }
     told = [*warnings, *_doubts(after, world.sources)]
@@ -57,7 +58,12 @@ def _try_sources(
     context: Context, request: Request, steps: Sequence[MappingStep], after: Mapping, stack: ExitStack
 ) -> dict[str, Tried]:
     """Outside sources of new connections, read now; they are dropped when the stack is left."""
-    held = world_under(context, after).sources
+    held, limit_s = world_under(context, after).sources, context.limits.preview_timeout_s
+    late, left = Cancel(), request.cancel or Cancel()
+    left.on_cancel(late.cancel)
+    timer = Timer(limit_s, late.cancel)
+    timer.start()
+    stack.callback(timer.cancel)
     tried: dict[str, Tried] = {}
     for step in steps:
         connection = find_connection(after, step.connection_id)
@@ -65,10 +71,11 @@ def _try_sources(
         if not is_new or connection is None or is_reference(connection) or connection.id in held:
             continue
         try:
-            trial = context.syncs.on_trial(after, connection, request.cancel or Cancel())
-            tried[connection.id] = stack.enter_context(trial)
+            tried[connection.id] = stack.enter_context(context.syncs.on_trial(after, connection, late))
         except Error as error:
-            tried[connection.id] = error
+            hint = "create it, and it is read in the background; or raise the setting preview_timeout_s"
+            slow = Error(Code.TIMEOUT, f"reading it takes longer than {limit_s:g} s", hint=hint)
+            tried[connection.id] = slow if late.cancelled and not left.cancelled else error
     return tried
 
 
@@ -121,8 +128,14 @@ def _count_values(context: Context, request: Request, comparison: Comparison) ->
     return told, list(dict.fromkeys(firsts))
 
 
-def _sample(context: Context, request: Request, comparison: Comparison, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Profiles with the values that change."""
+def _sample(
+    context: Context, request: Request, comparison: Comparison, firsts: Sequence[str], limit: int
+) -> list[dict[str, Any]]:
+    """Profiles with the values that change: the first of each name and kind, then others when more are asked for."""
+    keys = list(firsts[:limit])
+    if len(keys) < limit and limit > SAMPLES_DEFAULT:
+        more = _run(context, request, [comparison.changed(limit)])[0]
+        keys = list(dict.fromkeys([*keys, *(key for (key,) in more)]))[:limit]
     sampled = []
     for key, *values in _run(context, request, [comparison.samples(keys)])[0]:
         pairs = zip(comparison.readings, values[::2], values[1::2], strict=True)
@@ -139,7 +152,8 @@ def _doubts(after: Mapping, sources: Sources) -> list[str]:
     for conflict in after.conflicts:
         strange = [id for id in conflict.order if id not in known]
         if strange:
-            told.append(f"{conflict.field_id}: its conflict rule names {', '.join(strange)}, which is no connection")
+            named = ", ".join(strange[:5])
+            told.append(f"{conflict.field_id}: its conflict rule names {named}, which is no connection")
         if conflict.choice is Choice.NEWEST:
             offering = [c for c in after.connections if any(f.id == conflict.field_id for f in c.fields)]
             doubts = [_doubt_times(c, sources.get(c.id)) for c in offering]

@@ -147,6 +147,10 @@ class Tables(Protocol):
         """Keep what rows are from now on, unless that is done already. Error: NOT_FOUND."""
         ...
 
+    def end_history(self, table: Table) -> None:
+        """Forget what the rows of a table were, and keep no more; one without history is no error. Error: NOT_FOUND."""
+        ...
+
     def has_history(self, table: Table) -> bool:
         """Whether the present generation can be read with all that its rows were, as the relation `spans_of(table)`."""
         ...
