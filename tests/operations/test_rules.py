@@ -147,8 +147,8 @@ def test_fields_that_share_an_id_are_of_one_type(world: Inside) -> None:
     with refused(Code.CONFLICT, f"{FIELDS}/0/id", "string in connection 'crm'", "make it string"):
         connect(world, "shop", field("tier", type="number", conflict=rule("newest")))
     connect(world, "shop", field("tier", conflict=rule("newest")))
-    with refused(Code.CONFLICT, f"{UPDATE}/updated_type", "of one type", "make it string"):
-        world.update("shop", {"fields_to_update": [{"field_id": "tier", "updated_type": "number"}]})
+    world.update("shop", {"fields_to_update": [{"field_id": "tier", "updated_type": "number"}]})
+    assert [c["fields"][0]["type"] for c in world.connections()] == ["number", "number"]
 
 
 @pytest.mark.parametrize("id", ["Tier", "TIER", "@Tier"])

@@ -82,6 +82,17 @@ def begin(connection: duckdb.DuckDBPyConnection, table: Table, at: datetime) -> 
     _note_shared(connection, table, "TRUE")
 
 
+def going_on(connection: duckdb.DuckDBPyConnection, table: Table, now_ms: int, *, history: bool) -> datetime | None:
+    """The time of a change of rows whose history is kept, begun now where it is asked for; None where it is not."""
+    keeps = keeps_since(connection, table)
+    if not keeps and not history:
+        return None
+    at = moment(connection, table, now_ms)
+    if not keeps:
+        begin(connection, table, at)
+    return at
+
+
 def end(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """From now on the rows of a table have no history, and what they were is forgotten."""
     connection.execute(f"DROP VIEW IF EXISTS {spans_name(table.id, table.generation)}")

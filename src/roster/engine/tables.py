@@ -40,7 +40,7 @@ from roster.engine.generations import (
     rows_name,
     stored_types,
 )
-from roster.engine.past import begin, drop_past, end, end_rows, keeps_since, moment, note_changed, pass_on, show
+from roster.engine.past import drop_past, end, end_rows, going_on, keeps_since, moment, note_changed, pass_on, show
 from roster.engine.table_files import infer_schema, no_file, open_file
 from roster.engine.table_merge import Filled, fill, fill_empty, read_before
 from roster.engine.table_rows import asked_as, merge_rows, refuse_misfits, stage_rows, type_file
@@ -278,25 +278,13 @@ class DuckTables:
         """Keep what rows are from now on, unless that is done already. Error: NOT_FOUND."""
         with self._duck.write() as connection:
             find_version(connection, table)
-            self._begin(connection, table, now_ms, history=True)
+            going_on(connection, table, now_ms, history=True)
 
     def end_history(self, table: Table) -> None:
         """Forget what the rows of a table were, and note it no more."""
         with self._duck.write() as connection:
             if keeps_since(connection, table):
                 end(connection, table)
-
-    def _begin(
-        self, connection: duckdb.DuckDBPyConnection, table: Table, now_ms: int, *, history: bool
-    ) -> datetime | None:
-        """The time of a change of rows whose history is kept; one that was begun goes on."""
-        keeps = keeps_since(connection, table)
-        if not keeps and not history:
-            return None
-        at = moment(connection, table, now_ms)
-        if not keeps:
-            begin(connection, table, at)
-        return at
 
     def has_history(self, table: Table) -> bool:
         """Whether the present generation can be read with all that its rows were."""
@@ -318,7 +306,7 @@ class DuckTables:
             if not merge_rows(connection, asked, typed, name, present, stored):
                 return
             version = self._begin_version(connection, table, now_ms)
-            at = self._begin(connection, table, now_ms, history=history)
+            at = going_on(connection, table, now_ms, history=history)
             if at is not None:
                 end_rows(connection, table, at, "_id IN (SELECT _id FROM temp.changed)")
             connection.execute(
@@ -344,7 +332,7 @@ class DuckTables:
             gone = number(connection, f"SELECT count(*) FROM {rows} WHERE {chosen}", list(ids))
             if gone:
                 version = self._begin_version(connection, table, now_ms)
-                at = self._begin(connection, table, now_ms, history=history)
+                at = going_on(connection, table, now_ms, history=history)
                 if at is not None:
                     end_rows(connection, table, at, chosen, list(ids))
                 connection.execute(f"UPDATE {rows} SET _to = ? WHERE {chosen}", [version, list(ids)])
