@@ -162,5 +162,20 @@ def _print_values(out: Console, entity: str, preview: Map[str, Any]) -> None:
     for a in told:
         kinds = ", ".join(f"{a[kind]:,} {kind}" for kind in ("added", "changed", "lost") if a.get(kind))
         _line(out, "", f"{a.get('name')}: {kinds}", 1)
+    _print_affected(out, preview)
     for warning in preview.get("warnings", ()):
         _line(out, "!", str(warning))
+
+
+def _print_affected(out: Console, preview: Map[str, Any]) -> None:
+    """Segments whose members move, and who names what is renamed or deleted."""
+    for segment in preview.get("segments", ()):
+        if "unreadable" in segment:
+            _line(out, "!", f"segment {segment['name']} cannot be read any more: {segment['unreadable']}")
+        elif segment.get("enter") or segment.get("leave"):
+            told = f"{segment['before']:,} members now, {segment['after']:,} then"
+            _line(out, "!", f"segment {segment['name']}: {told}")
+    for use in preview.get("used_by", ()):
+        names = [f"segment {s['name']}" for s in use["segments"]] + [f"query {q['name']}" for q in use["queries"]]
+        names += [f"{len(use['callers'])} recent callers"] if use["callers"] else []
+        _line(out, "!", f"{use['field']} is named by {', '.join(names)}")

@@ -67,3 +67,15 @@ def test_segments_that_move_and_callers_that_name_a_field(tmp_path: Path) -> Non
         gone = world.delete("crm", dry_run="true").body["data"]["attributes"]
         assert {s["name"]: s["leave"] for s in gone["segments"]} == {"golden": 2, "scored": 3}
         assert {line["field"] for line in gone["used_by"]} == {"tier", "score"}
+
+
+def test_a_preview_tells_what_nobody_reads_and_joins_that_meet_nobody(tmp_path: Path) -> None:
+    with inside(tmp_path, PEOPLE) as world:
+        world.add_table(["id", "tier", "score"], [("ann", "gold", "7")], "id", "crm")
+        wrong = CRM | {"metdata": {}, "fields": [CRM["fields"][0] | {"grups": []}]}  # type: ignore[index]
+        told = world.create("crm", wrong, dry_run="true").body["meta"]["warnings"]
+        assert "nothing reads /data/attributes/metdata; did you mean 'metadata'?" in told
+        assert "nothing reads /data/attributes/fields/0/grups; did you mean 'groups'?" in told
+        assert any(line.startswith("no row of crm meets a profile") for line in told)
+        waiting = world.create("crn", CRM, dry_run="true").body["data"]["attributes"]["connections"][0]
+        assert "did you mean 'crm'" in waiting["reason"]

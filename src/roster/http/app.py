@@ -28,6 +28,7 @@ from roster.http.routes import Binding, Router, bindings
 from roster.http.source_metrics import SourceCollector
 from roster.model.access import Caller
 from roster.operations.context import Context, Reply, Request
+from roster.operations.table import PREVIEW_PARAMETERS
 from roster.ports import Cancel
 
 log = structlog.get_logger("roster.http")
@@ -123,6 +124,8 @@ class Door:
             body = await _read_body(wire, self._limits.body_bytes[operation.body_limit], operation.body_limit)
             request = replace(bare, body=body)
             lane = self._heavy if operation.heavy else self._light
+            if operation.previewed:
+                request.only(*PREVIEW_PARAMETERS)
             if operation.previewed and request.flag("dry_run"):
                 lane = self._previews  # it may read a source for a while: queries must not wait behind it
             reply = await _run_watched(

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from roster.base.errors import Code, Error
+import json
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from roster.base.errors import Code, Error, did_you_mean
 from roster.model.bulk import COLUMN, parse_naming
 from roster.model.connection import Bulk, CreateRequest, Field, FieldUpdate, UpdateRequest, parse_type
 from roster.model.rules import (
@@ -27,6 +33,32 @@ from roster.operations.bodies import (
 )
 
 AT = "/data/attributes"
+
+
+def unknown_members(body: bytes, model: type[BaseModel]) -> tuple[str, ...]:
+    """For a preview: members that nobody reads; clients may send more than we know, people mistype."""
+    return tuple(_unknown(json.loads(body), model, ""))
+
+
+def _unknown(value: Any, model: type[BaseModel], at: str) -> Iterator[str]:
+    known = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    for name, inner in value.items():
+        if name not in known:
+            hint = did_you_mean(name, known)
+            yield f"nothing reads {at}/{name}" + (f"; {hint}" if hint else "")
+            continue
+        below = next((t for t in _types(known[name]) if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if below is not None:
+            items = inner if isinstance(inner, list) else [inner]
+            for i, item in enumerate(items):
+                if isinstance(item, dict):
+                    yield from _unknown(item, below, f"{at}/{name}" + (f"/{i}" if isinstance(inner, list) else ""))
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types(part)
 
 
 def read_create(body: bytes) -> CreateRequest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from roster.base.errors import Code, Error
+from roster.base.errors import Code, Error, did_you_mean
 from roster.model.access import Caller
 from roster.model.connection import Connection
 from roster.model.mapping import Mapping
@@ -143,11 +143,18 @@ class Request:
     cancel: Cancel | None = None
 
     def flag(self, name: str) -> bool:
-        """A boolean query parameter, false when absent."""
+        """A boolean query parameter, false when absent. Error: INVALID, also for one without a value."""
         value = self.query.get(name, ["false"])[-1].lower()
-        if value not in ("true", "false", "1", "0", ""):
+        if value not in ("true", "false", "1", "0"):
             raise Error(Code.INVALID, f"{name} is not a boolean", at=f"parameter {name}", hint="allowed: true, false")
         return value in ("true", "1")
+
+    def only(self, *names: str) -> None:
+        """Error: INVALID for a query parameter of another name: a mistyped `dry_run` must not be a change."""
+        for name in self.query:
+            if name not in names:
+                hint = did_you_mean(name, names) or f"known here: {', '.join(names)}"
+                raise Error(Code.INVALID, f"unknown parameter {name!r}", at=f"parameter {name}", hint=hint)
 
     def number(self, name: str, default: int, low: int, high: int) -> int:
         """An integer query parameter within its bounds. Error: INVALID naming the parameter."""

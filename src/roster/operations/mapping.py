@@ -16,7 +16,8 @@ from roster.model.rules import NO_RULES, Conflict
 from roster.model.schema import Entity, Type
 from roster.model.source import find_kind, parse_origin
 from roster.model.sync import State, Sync, Trigger
-from roster.operations.connection_requests import read_create, read_update
+from roster.operations.bodies import CreateConnectionBody, UpdateConnectionBody
+from roster.operations.connection_requests import read_create, read_update, unknown_members
 from roster.operations.context import Context, Reply, Request, entity_of
 from roster.operations.preview import preview
 from roster.operations.profiles import envelope
@@ -48,7 +49,11 @@ def create_connection(context: Context, request: Request) -> Reply:
     if wanted.type != REFERENCE_TABLE and find_kind(wanted.type) is not None:
         context.sources.check(parse_origin(wanted.type, dict(wanted.metadata)))
     now_ms = context.clock.now_ms()
-    return commit(context, request, entity, change, now_ms, then=context.syncs.declare)
+
+    def warn(_: Mapping) -> tuple[str, ...]:
+        return unknown_members(request.body, CreateConnectionBody)
+
+    return commit(context, request, entity, change, now_ms, warn=warn, then=context.syncs.declare)
 
 
 def update_connection(context: Context, request: Request) -> Reply:
@@ -73,7 +78,10 @@ def update_connection(context: Context, request: Request) -> Reply:
     def resume() -> None:
         resume_paused(context, entity, wanted.connection_id)
 
-    return commit(context, request, entity, change, now_ms, warn=lambda m: warnings(m, wanted), then=resume)
+    def warn(mapping: Mapping) -> tuple[str, ...]:
+        return (*unknown_members(request.body, UpdateConnectionBody), *warnings(mapping, wanted))
+
+    return commit(context, request, entity, change, now_ms, warn=warn, then=resume)
 
 
 def resume_paused(context: Context, entity: Entity, connection_id: str) -> None:

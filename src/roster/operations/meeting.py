@@ -8,8 +8,9 @@ from typing import Any
 
 from roster.analyses.preview import MATCHED, reasons, rows_at
 from roster.analyses.scopes import World
-from roster.base.errors import Error
+from roster.base.errors import Error, did_you_mean
 from roster.model.connection import Connection
+from roster.model.held import is_reference
 from roster.model.mapping import find_connection
 from roster.model.reference_table import Table, relation_of
 from roster.model.schema import Entity
@@ -30,7 +31,7 @@ def meet_connection(context: Context, request: Request, world: World, id: str, t
     if isinstance(tried, Error):
         return {"id": id, "state": "failing", "reason": tried.text()}
     if table is None:
-        return {"id": id, "state": "waiting", "reason": "its rows are not here yet: it cannot be told what they match"}
+        return {"id": id, "state": "waiting", "reason": _waits(context, connection)}
     loaded = tried[1] if tried else Loaded(table.row_count, 0)
     answers, found = _meet(context, request, world.entity, connection, table)
     places = [m.row for m in found if m.reason != MATCHED] + [m.several_row for m in found if m.several_row is not None]
@@ -63,6 +64,13 @@ def meet_connection(context: Context, request: Request, world: World, id: str, t
             for c in read_cells(connection, table, answers[0])[1]
         ],
     }
+
+
+def _waits(context: Context, connection: Connection) -> str:
+    reason = "its rows are not here yet: it cannot be told what they match"
+    named = dict(connection.metadata).get("table_name", connection.id)
+    hint = did_you_mean(named, [t.name for t in context.store.list_tables() if not t.owner])
+    return f"{reason}; {hint}" if is_reference(connection) and hint else reason
 
 
 def _run(context: Context, request: Request, plans: Sequence[Plan]) -> list[list[tuple[Any, ...]]]:

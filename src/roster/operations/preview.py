@@ -39,7 +39,7 @@ def preview(context: Context, request: Request, before: Mapping, after: Mapping,
         old = world_under(context, before)
         comparison = compare(old, world)
         attributes, firsts = _count_values(context, request, comparison)
-        body = {
+        body: dict[str, Any] = {
             "version": {"now": before.version, "next": after.version},
             "steps": [_shown_step(step, after) for step in steps],
             "connections": [
@@ -50,7 +50,7 @@ def preview(context: Context, request: Request, before: Mapping, after: Mapping,
             "segments": tell_segments(context, request, comparison, old, world),
             "used_by": tell_uses(context, before, steps),
         }
-    told = [*warnings, *_doubts(after, world.sources)]
+    told = [*warnings, *_doubts(after, world.sources), *_unmet(body["connections"])]
     return Reply(envelope(before.entity.value, "mapping_preview", body, told), status=200)
 
 
@@ -143,6 +143,13 @@ def _sample(
         before, after = ({name: pair[side] for name, pair in moved.items()} for side in (0, 1))
         sampled.append({"profile": key, "before": before, "after": after})
     return sampled
+
+
+def _unmet(connections: Sequence[dict[str, Any]]) -> list[str]:
+    """Joins that would bring nothing to anybody."""
+    hint = "join_type names the profile's side, join_attribute the source's column"
+    unmet = [c["id"] for c in connections if c.get("rows", {}).get("read") and not c["profiles"]["matched"]]
+    return [f"no row of {id} meets a profile: are the two sides of its join of one kind? {hint}" for id in unmet]
 
 
 def _doubts(after: Mapping, sources: Sources) -> list[str]:

@@ -33,6 +33,8 @@ from roster.operations import (
 )
 from roster.operations.context import Context, Reply, Request
 
+PREVIEW_PARAMETERS = ("dry_run", "samples", "to")
+"""Query parameters of what is previewed: `to` is that of an undo."""
 Function = Callable[[Context, Request], Reply]
 
 
