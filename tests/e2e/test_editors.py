@@ -64,7 +64,7 @@ def version(server: Server) -> int:
 
 def history(server: Server) -> list[dict[str, Any]]:
     """Oldest first."""
-    found: list[dict[str, Any]] = server.ask("GET", f"{BASE}/versions").json()["data"]["attributes"]["versions"]
+    found: list[dict[str, Any]] = server.ask("GET", f"{BASE}/versions?page[limit]=1000").json()["data"]["attributes"]["versions"]
     return found[::-1]
 
 
