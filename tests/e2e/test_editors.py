@@ -64,7 +64,8 @@ def version(server: Server) -> int:
 
 def history(server: Server) -> list[dict[str, Any]]:
     """Oldest first."""
-    found: list[dict[str, Any]] = server.ask("GET", f"{BASE}/versions?page[limit]=1000").json()["data"]["attributes"]["versions"]
+    answer = server.ask("GET", f"{BASE}/versions?page[limit]=1000").json()
+    found: list[dict[str, Any]] = answer["data"]["attributes"]["versions"]
     return found[::-1]
 
 
