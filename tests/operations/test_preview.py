@@ -51,7 +51,7 @@ def mostly(usual: list[Any], seldom: list[Any]) -> st.SearchStrategy[Any]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
-    with inside(tmp_path_factory.mktemp("preview"), PEOPLE, tables_max=10_000) as made:
+    with inside(tmp_path_factory.mktemp("preview"), PEOPLE, tables_max=10_000, query_timeout_s=300) as made:
         yield made
 
 

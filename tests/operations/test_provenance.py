@@ -40,7 +40,7 @@ Told = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
-    with inside(tmp_path_factory.mktemp("provenance"), PEOPLE, tables_max=10_000) as made:
+    with inside(tmp_path_factory.mktemp("provenance"), PEOPLE, tables_max=10_000, query_timeout_s=300) as made:
         yield made
 
 
