@@ -98,7 +98,7 @@ def test_members_are_whom_the_formula_holds_for(shop: Inside, trees: list[Any]) 
     queries = {name: query for name, (query, _) in SEARCHES.items()}
     segments = [segment(queries, text_of(tree)) for tree in trees]
     conditions = [condition_of(world, s)[0] for s in segments]
-    plans = [count_members(world, conditions), *(members(world, s) for s in segments)]
+    plans = [count_members(world.relation, conditions), *(members(world, s) for s in segments)]
     counted, *listed = shop.context.engine.run(plans, shop.context.limits.budget())
     found = [sorted(key for (key,) in answer.rows) for answer in listed]
     assert found == [[user for i, (user, _) in enumerate(PEOPLE) if holds(tree, i)] for tree in trees]

@@ -59,7 +59,7 @@ def _combine(tree: Formula, conditions: dict[str, Expr]) -> Expr:
     assert_never(tree)
 
 
-def count_members(world: World, conditions: Sequence[Expr]) -> Plan:
+def count_members(profiles: Plan, conditions: Sequence[Expr]) -> Plan:
     """One row: for each condition how many profiles it is true of. All are told in one pass over the profiles."""
     measures = tuple(Measure(f"count{i}", Agg.COUNT, If(c, _ONE, _NONE)) for i, c in enumerate(conditions))
-    return Aggregate(world.relation, (), measures)
+    return Aggregate(profiles, (), measures)

@@ -21,7 +21,6 @@ from roster.query.plan import (
     Join,
     Limit,
     Measure,
-    Named,
     Plan,
     Project,
     Sort,
@@ -58,7 +57,8 @@ class Comparison:
     profiles: Plan
     key: Column
     readings: tuple[Reading, ...]
-    sides: tuple[tuple[Named, ...], tuple[Named, ...]]
+    sides: tuple[Map[str, Expr], Map[str, Expr]]
+    """What each name answers before and after."""
 
     def counts(self) -> Plan:
         """One row: for each reading the values before and after, then for each kind how many and the first profile."""
@@ -78,16 +78,10 @@ class Comparison:
         keys = Project(Filter(self.profiles, moved), ((self.key.name, self.key),))
         return Limit(Sort(keys, (SortKey(self.key),)), limit)
 
-    def members(self, conditions: Sequence[tuple[Expr, Expr]]) -> Plan:
-        """One row: for each pair of conditions the profiles before and after, those that enter and leave."""
+    def both_sides(self) -> Plan:
+        """All profiles with the attributes of both sides, as `profile_scope` names them behind SIDES."""
         sides = zip(SIDES, self.sides, strict=True)
-        named = [(f"{prefix}{name}", value) for prefix, side in sides for name, value in side]
-        measures: list[Measure] = []
-        for i, (old, new) in enumerate(conditions):
-            holds = {"before": old, "after": new, "enter": And((new, Not(old))), "leave": And((old, Not(new)))}
-            one, none = Literal(1, Type.INTEGER), Literal(None, Type.INTEGER)
-            measures += [Measure(f"{name}{i}", Agg.COUNT, If(where, one, none)) for name, where in holds.items()]
-        return Aggregate(Project(self.profiles, tuple(named)), (), tuple(measures))
+        return Project(self.profiles, tuple((f"{side}{name}", v) for side, named in sides for name, v in named.items()))
 
     def samples(self, keys: Sequence[str]) -> Plan:
         """Of these profiles the key, then for each reading its value before and after."""
@@ -112,10 +106,9 @@ def compare(before: World, after: World) -> Comparison:
     held = {c.name: c.type for c in schema_of(plan)}
     told_apart = replace(after, mapping=after_mapping)
     old, new = _values(before, before.sources, held), _values(told_apart, after_sources, held)
-    sides = (_all_values(before, before.sources, held), _all_values(told_apart, after_sources, held))
     readings = [_reading(name, old.get(name), new.get(name)) for name in {**old, **new}]
     key = Column(KEY_ATTRIBUTE[before.entity], Type.STRING)
-    return Comparison(before.entity, plan, key, tuple(r for r in readings if r.before != r.after), sides)
+    return Comparison(before.entity, plan, key, tuple(r for r in readings if r.before != r.after), (old, new))
 
 
 def _told_apart(before: Mapping, after: World) -> tuple[Mapping, Sources]:
@@ -128,13 +121,9 @@ def _told_apart(before: Mapping, after: World) -> tuple[Mapping, Sources]:
     return replace(after.mapping, connections=connections, conflicts=conflicts), sources
 
 
-def _all_values(world: World, sources: Sources, held: Map[str, Type]) -> tuple[Named, ...]:
-    return tuple((a.name, attribute_value(a, sources, held)) for a in world.attributes)
-
-
 def _values(world: World, sources: Sources, held: Map[str, Type]) -> dict[str, Expr]:
-    """What every custom name answers, ids of before a rename included."""
-    found = {a.name: attribute_value(a, sources, held) for a in world.customs()}
+    """What every name answers, ids of before a rename included."""
+    found = {a.name: attribute_value(a, sources, held) for a in world.attributes}
     named: dict[str, Attribute | None] = {a.old_id: world.find(a.old_id) for a in world.mapping.aliases}
     return found | {name: found[a.name] for name, a in named.items() if a is not None}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from roster.analyses.members import condition_of
@@ -13,10 +13,9 @@ from roster.base.errors import Error
 from roster.model.mapping import Mapping, find_connection
 from roster.model.steps import MappingStep, StepKind
 from roster.operations.context import Context, Request
+from roster.operations.segments import count_conditions
 from roster.operations.uses import shown_uses, used_by
-from roster.query.expr import Expr
-
-SEGMENTS_AT_ONCE = 50
+from roster.query.expr import And, Expr
 
 
 def tell_uses(context: Context, before: Mapping, steps: Sequence[MappingStep]) -> list[dict[str, Any]]:
@@ -36,7 +35,8 @@ def tell_segments(
     moved = {reading.name for reading in comparison.readings}
     scopes = [profile_scope(world, side) for world, side in zip((before, after), SIDES, strict=True)]
     told: list[dict[str, Any]] = []
-    counted: list[tuple[dict[str, Any], tuple[Expr, Expr]]] = []
+    counted: list[dict[str, Any]] = []
+    conditions: list[Expr] = []
     for segment in context.store.list_segments():
         if segment.entity is not before.entity:
             continue
@@ -46,19 +46,12 @@ def tell_segments(
         told.append(line)
         try:
             old, new = (condition_of(w, segment, s)[0] for w, s in zip((before, after), scopes, strict=True))
-            counted.append((line, (old, new)))
         except Error as error:
             line["unreadable"] = error.text()
-    for some in batched(counted, SEGMENTS_AT_ONCE):
-        plan = comparison.members([conditions for _, conditions in some])
-        numbers = iter(context.engine.run([plan], context.limits.budget(), request.cancel)[0].rows[0])
-        for line, _ in some:
-            line |= {name: next(numbers) for name in ("before", "after", "enter", "leave")}
+            continue
+        counted.append(line)
+        conditions += [old, new, And((old, new))]
+    counts = iter(count_conditions(context, request, comparison.both_sides(), conditions))
+    for line, was, now, stay in zip(counted, counts, counts, counts, strict=True):
+        line |= {"before": was, "after": now, "enter": now - stay, "leave": was - stay}
     return told
-
-
-def batched(
-    counted: list[tuple[dict[str, Any], tuple[Expr, Expr]]], size: int
-) -> Iterator[list[tuple[dict[str, Any], tuple[Expr, Expr]]]]:
-    """Portions of a list."""
-    return (counted[i : i + size] for i in range(0, len(counted), size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping as Map
+from collections.abc import Callable, Mapping as Map, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,8 @@ from roster.model.reference_table import Table
 from roster.model.schema import Entity
 from roster.model.sync import Run, Trigger
 from roster.model.use import Use
-from roster.ports import Budget, Cancel, Clock, Engine, Events, Loaded, Sources, Store, Tables, Vault
+from roster.ports import Answer, Budget, Cancel, Clock, Engine, Events, Loaded, Sources, Store, Tables, Vault
+from roster.query.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,11 @@ class Reply:
     body: Any = None
     headers: Map[str, str] = field(default_factory=dict)
     status: int | None = None
+
+
+def run_plans(context: Context, request: Request, plans: Sequence[Plan]) -> list[Answer]:
+    """Answers in the order of the plans, all of one snapshot, within the budget and for as long as the caller waits."""
+    return context.engine.run(plans, context.limits.budget(), request.cancel)
 
 
 ENTITIES = {"users": Entity.USERS, "user": Entity.USERS, "accounts": Entity.ACCOUNTS, "account": Entity.ACCOUNTS}

@@ -9,22 +9,19 @@ from re import fullmatch
 from typing import Any
 
 from roster.base.errors import Code, Error
-from roster.model.changes import create, delete, draft, update
-from roster.model.connection import REFERENCE_TABLE, CreateRequest
+from roster.model.changes import delete
 from roster.model.declaration import Declaration, DeclaredConnection, connection_json, read_declaration
 from roster.model.declaration_calls import create_body, update_bodies
 from roster.model.declaration_far import declare_mapping, name_tables
 from roster.model.declaration_steps import ConnectionStep, Plan, Verb, plan_connections, step_json
-from roster.model.held import sources_of
 from roster.model.mapping import Mapping
 from roster.model.reference_table import Table
 from roster.model.schema import Entity
-from roster.model.source import find_kind, parse_origin
 from roster.operations.bodies import decode
 from roster.operations.bodies_declaration import DeclarationBody
 from roster.operations.connection_requests import read_create, read_update
 from roster.operations.context import Context, Reply, Request
-from roster.operations.mapping import resume_paused
+from roster.operations.mapping import check_source, create_on, resume_paused, update_on
 from roster.operations.preview import preview
 from roster.operations.profiles import envelope
 
@@ -100,12 +97,10 @@ def _check_sources(context: Context, wanted: _Wanted) -> None:
     """Error: FORBIDDEN, INVALID for a source that may not be read."""
     for entity in Entity:
         for c in wanted.declaration.connections(entity) or ():
-            if c.type != REFERENCE_TABLE and find_kind(c.type) is not None:
-                at = f"{AT}/{entity}/connections/{c.id}"
-                try:
-                    context.sources.check(parse_origin(c.type, dict(c.metadata)))
-                except Error as error:
-                    raise _placed(error, {}, at) from error
+            try:
+                check_source(context, c.type, c.metadata)
+            except Error as error:
+                raise _placed(error, {}, f"{AT}/{entity}/connections/{c.id}") from error
 
 
 def _declared(mapping: Mapping, tables: list[Table]) -> tuple[DeclaredConnection, ...]:
@@ -142,36 +137,18 @@ def _take(
 ) -> Mapping:
     """One step on a mapping. Errors: as the change's, placed in the declaration."""
     body: dict[str, Any] = {}
-    most = context.limits.fields_max
     try:
         if step.verb in (Verb.DELETE, Verb.REPLACE):
             mapping = delete(mapping, step.id)
         if step.verb is Verb.UPDATE:
             (body,) = update_bodies(step, bare=False)
-            wish = read_update(json.dumps(body).encode())
-            columns, key = _source(sources_of(mapping, tables).get(step.id))
-            return update(
-                mapping, wish, who=who, now_ms=now_ms, source_columns=columns, primary_key=key, fields_max=most
-            )
+            return update_on(context, mapping, read_update(json.dumps(body).encode()), tables, who, now_ms)
         if step.now is not None:
             body = create_body(step.now)
-            made = read_create(json.dumps(body).encode())
-            columns, key = _source(_table_of(mapping.entity, made, tables))
-            return create(
-                mapping, made, who=who, now_ms=now_ms, source_columns=columns, primary_key=key, fields_max=most
-            )
+            return create_on(context, mapping, read_create(json.dumps(body).encode()), tables, who, now_ms)
     except Error as error:
         raise _placed(error, body, f"{AT}/{step.entity}/connections/{step.id}") from error
     return mapping
-
-
-def _table_of(entity: Entity, wish: CreateRequest, tables: list[Table]) -> Table | None:
-    new = draft(entity, wish)
-    return sources_of(Mapping(entity, 0, (new,)), tables).get(new.id)
-
-
-def _source(table: Table | None) -> tuple[Any, str]:
-    return (table.columns, table.primary_key) if table else (None, "")
 
 
 def _placed(error: Error, body: dict[str, Any], at: str) -> Error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping as Map
+from collections.abc import Callable, Iterable, Mapping as Map, Sequence
 from typing import Any
 
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
 from roster.model.changes import create, delete, draft, update, warnings
-from roster.model.connection import REFERENCE_TABLE, Connection, Field
-from roster.model.held import is_reference, owner_of, sources_of, tables_of
+from roster.model.connection import REFERENCE_TABLE, Connection, CreateRequest, Field, UpdateRequest
+from roster.model.held import is_reference, sources_of, tables_of
 from roster.model.mapping import Mapping, attributes
 from roster.model.reference_table import Table
 from roster.model.rules import NO_RULES, Conflict
@@ -22,6 +22,7 @@ from roster.operations.context import Context, Reply, Request, entity_of
 from roster.operations.preview import preview
 from roster.operations.profiles import envelope
 from roster.operations.uses import shown_aliases
+from roster.sync.coverage import counted_for
 from roster.sync.state import connection_state
 
 SHOWN_TYPES = {Type.INTEGER: "number"}
@@ -34,20 +35,9 @@ def create_connection(context: Context, request: Request) -> Reply:
     wanted = read_create(request.body)
 
     def change(mapping: Mapping) -> Mapping:
-        new = draft(entity, wanted)
-        table = sources_of(Mapping(entity, 0, (new,)), context.store.list_tables()).get(new.id)
-        return create(
-            mapping,
-            wanted,
-            who=request.caller.id,
-            now_ms=now_ms,
-            source_columns=table.columns if table else None,
-            primary_key=table.primary_key if table else "",
-            fields_max=context.limits.fields_max,
-        )
+        return create_on(context, mapping, wanted, context.store.list_tables(), request.caller.id, now_ms)
 
-    if wanted.type != REFERENCE_TABLE and find_kind(wanted.type) is not None:
-        context.sources.check(parse_origin(wanted.type, dict(wanted.metadata)))
+    check_source(context, wanted.type, wanted.metadata)
     now_ms = context.clock.now_ms()
 
     def warn(_: Mapping) -> tuple[str, ...]:
@@ -62,16 +52,7 @@ def update_connection(context: Context, request: Request) -> Reply:
     wanted = read_update(request.body)
 
     def change(mapping: Mapping) -> Mapping:
-        table = sources_of(mapping, context.store.list_tables()).get(wanted.connection_id)
-        return update(
-            mapping,
-            wanted,
-            who=request.caller.id,
-            now_ms=now_ms,
-            source_columns=table.columns if table else None,
-            primary_key=table.primary_key if table else "",
-            fields_max=context.limits.fields_max,
-        )
+        return update_on(context, mapping, wanted, context.store.list_tables(), request.caller.id, now_ms)
 
     now_ms = context.clock.now_ms()
 
@@ -82,6 +63,45 @@ def update_connection(context: Context, request: Request) -> Reply:
         return (*unknown_members(request.body, UpdateConnectionBody), *warnings(mapping, wanted))
 
     return commit(context, request, entity, change, now_ms, warn=warn, then=resume)
+
+
+def check_source(context: Context, type: str, metadata: Iterable[tuple[str, str]]) -> None:
+    """Error: FORBIDDEN, INVALID for an outside source that may not be read; other types are told by the change."""
+    if type != REFERENCE_TABLE and find_kind(type) is not None:
+        context.sources.check(parse_origin(type, dict(metadata)))
+
+
+def create_on(
+    context: Context, mapping: Mapping, wanted: CreateRequest, tables: Sequence[Table], who: str, now_ms: int
+) -> Mapping:
+    """The mapping with a new connection, held against the table behind it. Errors: as `create`."""
+    new = draft(mapping.entity, wanted)
+    table = sources_of(Mapping(mapping.entity, 0, (new,)), tables).get(new.id)
+    return create(
+        mapping,
+        wanted,
+        who=who,
+        now_ms=now_ms,
+        source_columns=table.columns if table else None,
+        primary_key=table.primary_key if table else "",
+        fields_max=context.limits.fields_max,
+    )
+
+
+def update_on(
+    context: Context, mapping: Mapping, wanted: UpdateRequest, tables: Sequence[Table], who: str, now_ms: int
+) -> Mapping:
+    """The mapping after an update, held against the table behind the connection. Errors: as `update`."""
+    table = sources_of(mapping, tables).get(wanted.connection_id)
+    return update(
+        mapping,
+        wanted,
+        who=who,
+        now_ms=now_ms,
+        source_columns=table.columns if table else None,
+        primary_key=table.primary_key if table else "",
+        fields_max=context.limits.fields_max,
+    )
 
 
 def resume_paused(context: Context, entity: Entity, connection_id: str) -> None:
@@ -235,9 +255,8 @@ def _shown_state(mapping: Mapping, connection: Connection, table: Table | None, 
         shown["roster_reason"] = reason
     if sync is not None and sync.synced_ms is not None:
         shown["roster_synced"] = iso_ms(instant(sync.synced_ms))
-    mine = owner_of(mapping.entity, connection)
     for c in sync.coverage if sync else ():
-        if f"{c.entity}/{c.connection_id}" == mine:
+        if counted_for(c, mapping.entity, connection):
             shown["roster_profiles_matched"] = f"{c.profiles_matched} of {c.profiles}"
             shown["roster_cells_quarantined"] = str(c.quarantined)
     return shown

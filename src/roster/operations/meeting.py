@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,8 @@ from roster.model.held import is_reference
 from roster.model.mapping import find_connection
 from roster.model.reference_table import Table, relation_of
 from roster.model.schema import Entity
-from roster.operations.context import Context, Request
+from roster.operations.context import Context, Request, run_plans
 from roster.ports import Answer, Loaded
-from roster.query.plan import Plan
 from roster.sync.coverage import count_cells, count_profiles, quarantined, read_cells, read_coverage, why_quarantined
 
 EXAMPLES = 3
@@ -73,10 +71,6 @@ def _waits(context: Context, connection: Connection) -> str:
     return f"{reason}; {hint}" if is_reference(connection) and hint else reason
 
 
-def _run(context: Context, request: Request, plans: Sequence[Plan]) -> list[list[tuple[Any, ...]]]:
-    return [a.rows for a in context.engine.run(plans, context.limits.budget(), request.cancel)]
-
-
 def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
@@ -100,7 +94,7 @@ def _meet(
     """What `read_coverage` wants of a connection, and why its keys meet profiles or not, most first."""
     cells, met = count_cells(connection, table, relation_of(table)), reasons(entity, connection, table)
     plans = [cells] if met is None else [cells, met, count_profiles(entity)]
-    answers = context.engine.run(plans, context.limits.budget(), request.cancel)
+    answers = run_plans(context, request, plans)
     if met is None:
         return answers, []
     found = sorted((_Met(*row) for row in answers[1].rows), key=lambda m: (-m.keys, m.reason))
@@ -130,7 +124,7 @@ def _keys_at(
     context: Context, request: Request, entity: Entity, connection: Connection, table: Table, places: list[int]
 ) -> dict[int, str]:
     plan = rows_at(entity, connection, table, places) if places else None
-    return dict(_run(context, request, [plan])[0]) if plan is not None else {}
+    return dict(run_plans(context, request, [plan])[0].rows) if plan is not None else {}
 
 
 def _examples(
@@ -141,6 +135,6 @@ def _examples(
     if plan is None:
         return {}
     field = next(f for f in connection.fields if f.id == field_id)
-    cells = _run(context, request, [plan])[0]
+    cells = run_plans(context, request, [plan])[0].rows
     told = [{"row_key": key, "value": value, "reason": why_quarantined(field, value, t)} for key, value, t in cells]
     return {"examples": told}

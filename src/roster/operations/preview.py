@@ -18,12 +18,11 @@ from roster.model.rules import Choice
 from roster.model.source import CHANGED_AT
 from roster.model.steps import MappingStep, StepKind, steps_of
 from roster.operations.affected import tell_segments, tell_uses
-from roster.operations.context import Context, Reply, Request
+from roster.operations.context import Context, Reply, Request, run_plans
 from roster.operations.meeting import Tried, meet_connection
 from roster.operations.profiles import envelope, shown, world_under
 from roster.ports import Cancel
 from roster.query.offers import Sources, find_source_column
-from roster.query.plan import Plan
 
 SAMPLES_DEFAULT, SAMPLES_MAX = 5, 100
 
@@ -58,18 +57,19 @@ def _try_sources(
     context: Context, request: Request, steps: Sequence[MappingStep], after: Mapping, stack: ExitStack
 ) -> dict[str, Tried]:
     """Outside sources of new connections, read now; they are dropped when the stack is left."""
-    held, limit_s = world_under(context, after).sources, context.limits.preview_timeout_s
-    late, left = Cancel(), request.cancel or Cancel()
+    held = world_under(context, after).sources
+    made = [s.connection_id for s in steps if s.kind in (StepKind.CREATE_CONNECTION, StepKind.REPLACE_CONNECTION)]
+    found = [find_connection(after, id) for id in made]
+    outside = [c for c in found if c is not None and not is_reference(c) and c.id not in held]
+    if not outside:
+        return {}
+    limit_s, late, left = context.limits.preview_timeout_s, Cancel(), request.cancel or Cancel()
     left.on_cancel(late.cancel)
     timer = Timer(limit_s, late.cancel)
     timer.start()
     stack.callback(timer.cancel)
     tried: dict[str, Tried] = {}
-    for step in steps:
-        connection = find_connection(after, step.connection_id)
-        is_new = step.kind in (StepKind.CREATE_CONNECTION, StepKind.REPLACE_CONNECTION)
-        if not is_new or connection is None or is_reference(connection) or connection.id in held:
-            continue
+    for connection in outside:
         try:
             tried[connection.id] = stack.enter_context(context.syncs.on_trial(after, connection, late))
         except Error as error:
@@ -109,15 +109,11 @@ def _concerned(steps: Sequence[MappingStep], after: Mapping) -> list[str]:
     return [id for id in named if find_connection(after, id) is not None]
 
 
-def _run(context: Context, request: Request, plans: Sequence[Plan]) -> list[list[tuple[Any, ...]]]:
-    return [a.rows for a in context.engine.run(plans, context.limits.budget(), request.cancel)]
-
-
 def _count_values(context: Context, request: Request, comparison: Comparison) -> tuple[list[dict[str, Any]], list[str]]:
     """For each name that may answer otherwise how its values change, and profiles that show it."""
     if not comparison.readings:
         return [], []
-    (row,) = _run(context, request, [comparison.counts()])[0]
+    (row,) = run_plans(context, request, [comparison.counts()])[0].rows
     told, firsts, numbers = [], [], list(row)
     for reading in comparison.readings:
         before, after, *kinds = numbers[:8]
@@ -134,10 +130,10 @@ def _sample(
     """Profiles with the values that change: the first of each name and kind, then others when more are asked for."""
     keys = list(firsts[:limit])
     if len(keys) < limit and limit > SAMPLES_DEFAULT:
-        more = _run(context, request, [comparison.changed(limit)])[0]
+        more = run_plans(context, request, [comparison.changed(limit)])[0].rows
         keys = list(dict.fromkeys([*keys, *(key for (key,) in more)]))[:limit]
     sampled = []
-    for key, *values in _run(context, request, [comparison.samples(keys)])[0]:
+    for key, *values in run_plans(context, request, [comparison.samples(keys)])[0].rows:
         pairs = zip(comparison.readings, values[::2], values[1::2], strict=True)
         moved = {r.name: (shown(old), shown(new)) for r, old, new in pairs if old != new}
         before, after = ({name: pair[side] for name, pair in moved.items()} for side in (0, 1))

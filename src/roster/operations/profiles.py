@@ -26,7 +26,7 @@ from roster.operations.bodies import (
     QueryUsersBody,
     decode,
 )
-from roster.operations.context import Context, Reply, Request
+from roster.operations.context import Context, Reply, Request, run_plans
 from roster.query.outline import outline
 from roster.query.plan import Plan
 
@@ -176,7 +176,7 @@ def _reply_page(
     plans = [wanted.rows, wanted.total] if count else [wanted.rows]
     if request.flag("explain"):
         return explanation(context, plans, wanted.warnings)
-    answers = context.engine.run(plans, context.limits.budget(), request.cancel)
+    answers = run_plans(context, request, plans)
     _note_uses(context, request, world, operation)
     hits = [dict(zip(wanted.names, map(shown, row), strict=True)) for row in answers[0].rows]
     attributes: dict[str, Any] = {"hits": hits}
@@ -256,7 +256,7 @@ def _answer_facet(context: Context, request: Request, entity: Entity, operation:
     plans = [wanted.values, wanted.range] if wanted.range is not None else [wanted.values]
     if request.flag("explain"):
         return explanation(context, plans, wanted.warnings)
-    answers = context.engine.run(plans, context.limits.budget(), request.cancel)
+    answers = run_plans(context, request, plans)
     _note_uses(context, request, world, operation)
     result: dict[str, Any] = {"values": [{"value": value, "count": count} for value, count in answers[0].rows]}
     if wanted.range is not None and answers[1].rows[0][0] is not None:

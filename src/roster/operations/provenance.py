@@ -13,10 +13,9 @@ from roster.base.time import instant, iso_ms
 from roster.model.mapping import Attribute, Offer
 from roster.model.reference_table import Table
 from roster.model.rules import Choice, Nulls
-from roster.operations.context import Context, Reply, Request, entity_of
+from roster.operations.context import Context, Reply, Request, entity_of, run_plans
 from roster.operations.profiles import envelope, shown, world_of
 from roster.query.offers import OLDEST, find_source_column
-from roster.query.plan import Plan
 from roster.query.relations import join_sides
 from roster.sync.coverage import why_quarantined
 
@@ -39,7 +38,7 @@ def get_provenance(context: Context, request: Request) -> Reply:
     if attribute is None:
         hint = did_you_mean(name.removeprefix("@"), list(world.by_name))
         raise Error(Code.NOT_FOUND, f"{world.entity} have no attribute {name!r}", at="parameter attribute", hint=hint)
-    rows = _rows(context, request, provenance(world, attribute, profile))
+    rows = run_plans(context, request, [provenance(world, attribute, profile)])[0].rows
     if not rows:
         raise Error(Code.NOT_FOUND, f"there is no profile {profile!r} of {world.entity}", at="parameter id")
     value, *cells = rows[0]
@@ -64,10 +63,6 @@ def get_provenance(context: Context, request: Request) -> Reply:
     return Reply(envelope(f"{world.entity}/{profile}/{attribute.name}", "provenance", body))
 
 
-def _rows(context: Context, request: Request, plan: Plan) -> list[tuple[Any, ...]]:
-    return context.engine.run([plan], context.limits.budget(), request.cancel)[0].rows
-
-
 def _offer(
     context: Context,
     request: Request,
@@ -89,7 +84,7 @@ def _offer(
         return told | {"counts": False, "why": "no row of its source has the profile's key"}
     plan = source_cell(table, field, found.row)
     assert plan is not None
-    ((row_key, cell, is_typed),) = _rows(context, request, plan) or [(None, None, False)]
+    ((row_key, cell, is_typed),) = run_plans(context, request, [plan])[0].rows or [(None, None, False)]
     told |= {"row_key": row_key, "cell": cell, "value": shown(found.value)}
     if found.changed != OLDEST.value:
         told["changed_at"] = iso_ms(found.changed)

@@ -14,9 +14,10 @@ from roster.model.schema import Entity
 from roster.model.segment import Segment, change, draft
 from roster.operations.bodies import decode
 from roster.operations.bodies_segments import CreateSegmentBody, UpdateSegmentBody
-from roster.operations.context import Context, Reply, Request
+from roster.operations.context import Context, Reply, Request, run_plans
 from roster.operations.profiles import world_of
 from roster.query.expr import FALSE, Expr
+from roster.query.plan import Plan
 
 COUNTED_AT_ONCE = 50
 """Segments that are counted in one pass over the profiles."""
@@ -146,13 +147,15 @@ def _count(
             condition, doubts = FALSE, (f"it has no members: {error.text()}",)
         conditions.append(condition)
         warnings += [f"segment {segment.name!r}: {doubt}" for doubt in doubts]
-    plans = [
-        count_members(world, conditions[start : start + COUNTED_AT_ONCE])
-        for start in range(0, len(conditions), COUNTED_AT_ONCE)
-    ]
-    answers = context.engine.run(plans, context.limits.budget(), request.cancel)
-    counted = [int(count) for answer in answers for count in answer.rows[0]]
+    counted = count_conditions(context, request, world.relation, conditions)
     return dict(zip((s.id for s in segments), counted, strict=True)), warnings
+
+
+def count_conditions(context: Context, request: Request, profiles: Plan, conditions: Sequence[Expr]) -> list[int]:
+    """Of how many profiles each condition is true, all of one snapshot."""
+    starts = range(0, len(conditions), COUNTED_AT_ONCE)
+    plans = [count_members(profiles, conditions[start : start + COUNTED_AT_ONCE]) for start in starts]
+    return [int(count) for answer in run_plans(context, request, plans) for count in answer.rows[0]]
 
 
 def _shown_one(segment: Segment, count: int, org: int, names: dict[str, str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from roster.model.mapping import Mapping
 from roster.model.reference_table import Table
 from roster.model.schema import Entity
 from roster.model.sync import ENDED, Coverage, Drift, Run, State, Sync, Trigger
-from roster.operations.context import Context, Reply, Request
+from roster.operations.context import Context, Reply, Request, run_plans
 from roster.operations.mapping import shown_field
 from roster.ports import Store
 from roster.sync.coverage import quarantined, why_quarantined
@@ -228,7 +228,7 @@ def list_quarantine(context: Context, request: Request) -> Reply:
             plan = quarantined(connection, table, field.id, limit - len(cells)) if len(cells) < limit else None
             if plan is None:
                 continue
-            answers = context.engine.run([plan], context.limits.budget(), request.cancel)
+            answers = run_plans(context, request, [plan])
             cells += [
                 {
                     "connection": owner_of(mapping.entity, connection),
