@@ -33,6 +33,8 @@ MEANINGS = {
     Code.TOO_LARGE: "The body or the answer is larger than its limit.",
     Code.UNSUPPORTED: "Roster does not do this (yet).",
     Code.RATE_LIMITED: "The key has used up its requests of this period.",
+    Code.OVERLOADED: "More events come in than can be taken: send them again after `x-ratelimit-reset` seconds.",
+    Code.LATE: "The body of the request did not come in time.",
     Code.BUSY: "Something is in use or full at the moment: try again.",
     Code.TIMEOUT: "The query took longer than it may.",
     Code.INTERNAL: "A fault of Roster. The answer gives an id, the log has the trace under it.",

@@ -22,6 +22,7 @@ from roster.base.time import instant, iso_ms
 from roster.cli_mapping import add_mapping
 from roster.cli_secrets import add_secrets
 from roster.cli_syncs import Doors, add_sources
+from roster.cli_users import add_users
 from roster.model.access import KeyKind
 from roster.operations.context import Context, Records, Request
 from roster.operations.keys import LOCAL, create_key, revoke_key
@@ -43,6 +44,7 @@ class Wiring:
     check: Callable[[], list[tuple[str, str]]]
     url: str = "http://127.0.0.1:8126"
     now_ms: Callable[[], int] = lambda: 0
+    compact: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
 
 def build_cli(wiring: Wiring) -> App:
@@ -57,6 +59,7 @@ def build_cli(wiring: Wiring) -> App:
     add_sources(app, doors, out)
     add_secrets(app, wiring.open_records, out)
     add_mapping(app, doors, wiring.url, wiring.now_ms, out)
+    add_users(app, wiring.open_product, wiring.compact, out)
     return app
 
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,24 @@ import structlog
 
 from roster.base.errors import Code, Error
 from roster.cli import Wiring, build_cli, run_cli, show_progress, tell
+from roster.engine.compaction import compact
 from roster.engine.connection import Duck, DuckLimits
 from roster.engine.duckdb import DuckEngine
 from roster.engine.enriched import Enriched
 from roster.engine.events import DuckEvents
 from roster.engine.tables import DuckTables
 from roster.intake.buffer import Applier, EventLog
+from roster.intake.geo import Geo
+from roster.intake.rejected import RejectedStore
+from roster.intake.samples import Samples
+from roster.intake.state import Intake
+from roster.intake.tally import Tally
+from roster.intake.traces import Drop, Traces, drop_from_folder
 from roster.model.access import KeyKind
 from roster.operations.context import Context, Limits, Records
 from roster.operations.keys import create_key
 from roster.operations.load import load_events, load_table, materialise_profiles, recover
+from roster.operations.retention import EVERY_S, FIRST_S, Retention
 from roster.operations.syncing import Pace, Syncs
 from roster.operations.use_log import UseLog
 from roster.ports import Budget, Notices
@@ -61,6 +70,11 @@ class SystemClock:
         return token_hex(32)
 
 
+def duck_limits(settings: Settings) -> DuckLimits:
+    """The ceilings of the engine, from the settings."""
+    return DuckLimits(settings.engine_memory, settings.engine_threads, settings.engine_spill)
+
+
 def limits_of(settings: Settings) -> Limits:
     """The limits operations obey, each the setting of the same name."""
     return Limits(**{f.name: getattr(settings, f.name) for f in fields(Limits)})
@@ -72,7 +86,7 @@ class Product:
     def __init__(self, settings: Settings, clock: SystemClock) -> None:
         self.settings = settings
         folder = settings.data
-        limits = DuckLimits(settings.engine_memory, settings.engine_threads, settings.engine_spill)
+        limits = duck_limits(settings)
         # a query begins on the thread that asks; the engine's own threads come to its help when they are free
         self.duck = run_behind(lambda: Duck(folder / "engine.duckdb", limits))
         self.store = open_store(folder, clock)
@@ -80,7 +94,7 @@ class Product:
         self.events = DuckEvents(self.duck, enriched.renew_profiles)
         self.tables = DuckTables(self.duck, enriched.change_source, snapshot_ttl_ms=int(settings.snapshot_ttl_s * 1000))
         self.log = EventLog(folder / "log", after=self.events.applied_segment(), bytes_max=settings.log_bytes_max)
-        self.applier = Applier(self.log, self.events, interval_s=settings.apply_interval_s)
+        self.applier = Applier(self.log, self.events, clock.now_ms, interval_s=settings.apply_interval_s)
         self.materialiser = Repeater("materialise", lambda: materialise_profiles(self.context))
         engine = DuckEngine(self.duck, enriched)
         vault = vault_of(folder)
@@ -91,6 +105,8 @@ class Product:
         self.jobs = BackgroundJobs(clock, settings.syncs_at_once + OTHER_WORKERS, prepare=step_behind)
         self.syncs = Syncs(ports, self.jobs, pace_of(settings), notices_of(settings))
         self.uses = UseLog(self.store, clock, keep_ms=int(settings.uses_days * 86_400_000))
+        self.retention = Retention(self.events, clock, settings.events_days)
+        self.intake = intake_of(settings, clock)
         self.context = Context(
             engine=engine,
             events=self.events,
@@ -105,6 +121,9 @@ class Product:
             sources=sources,
             syncs=self.syncs,
             uses=self.uses,
+            traces=traces_of(folder, self.applier, self.intake),
+            intake=self.intake,
+            removed=self.retention.removed,
             sources_changed=self.materialiser.poke,
         )
 
@@ -118,6 +137,9 @@ class Product:
         self.jobs.repeat("uses", self.uses.flush, every_s, first_s=every_s, jitter_s=0.0)
         if serving:
             self.syncs.start()
+            expire = partial(self.intake.expire, self.context.clock)
+            self.jobs.repeat("rejected", expire, EVERY_S, first_s=FIRST_S, jitter_s=FIRST_S)
+            self.jobs.repeat("retention", self.retention.run, EVERY_S, first_s=FIRST_S, jitter_s=FIRST_S)
 
     def stop(self) -> None:
         """Interrupt syncs, apply what was acknowledged, then let go of the folder."""
@@ -129,6 +151,26 @@ class Product:
         self.duck.checkpoint()
         self.duck.close()
         self.store.close()
+
+
+def intake_of(settings: Settings, clock: SystemClock) -> Intake:
+    """What the intake remembers between requests, from the settings."""
+    folder, days, bytes_max = settings.data / "intake-rejected", settings.rejected_days, settings.rejected_bytes_max
+    return Intake(
+        tally=Tally(time.perf_counter),
+        geo=Geo(settings.geo_database),
+        samples=Samples(settings.samples_kept),
+        rejected=RejectedStore(folder, days=days, bytes_max=bytes_max),
+        events_days=settings.events_days,
+        keep_ip=settings.keep_ip,
+        new_id=clock.new_id,
+    )
+
+
+def traces_of(folder: Path, applier: Applier, intake: Intake) -> Traces:
+    """Where lines about a person may lie beside the engine: acknowledged ones, and those that were never stored."""
+    segments: Drop = partial(drop_from_folder, folder / "log" / "rejected")
+    return Traces(applier.flush, {"rejected_segments": segments, **intake.traces()})
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -206,6 +248,7 @@ def open_product(settings: Settings) -> Iterator[Context]:
 def build_server(settings: Settings) -> Starlette:
     """The HTTP application on its own product, which starts and stops with it."""
     from roster.http.app import DoorLimits, build_app
+    from roster.http.intake_door import IntakeLimits
 
     product = Product(settings, SystemClock())
 
@@ -221,6 +264,11 @@ def build_server(settings: Settings) -> Starlette:
         rate_limits=settings.rate_limits,
         queries_at_once=settings.queries_at_once,
         threads=settings.threads,
+        intake=IntakeLimits(
+            bytes_at_once_max=settings.intake_bytes_at_once_max,
+            body_timeout_s=settings.body_timeout_s,
+            threads=settings.intake_threads,
+        ),
     )
     return build_app(product.context, limits, lifespan)
 
@@ -240,6 +288,8 @@ def serve(settings: Settings) -> None:
         http="httptools",
         log_level="warning",
         access_log=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=10,
     )
 
@@ -333,6 +383,7 @@ def main() -> int:
         check=lambda: check(settings),
         url=local_url(settings),
         now_ms=SystemClock().now_ms,
+        compact=lambda: compact(settings.data / "engine.duckdb", duck_limits(settings)),
     )
     return run_cli(build_cli(wiring))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,9 @@ class Settings(BaseSettings):
     data: Path = Field(Path("roster-data"), description="folder of everything Roster keeps")
     host: str = Field("127.0.0.1", description="address the server listens on")
     port: int = Field(8126, ge=0, le=65535, description="port the server listens on")
+    trusted_proxies: list[str] = Field(
+        [], description="addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; empty: none"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
 
     engine_memory: str = Field("4GB", pattern=SIZE, description="memory ceiling of the engine")
@@ -47,12 +51,27 @@ class Settings(BaseSettings):
     tables_max: int = Field(100, ge=1, description="reference tables")
     segments_max: int = Field(1000, ge=1, description="segments")
     queries_max: int = Field(1000, ge=1, description="saved queries")
+    events_days: float = Field(
+        457.0, gt=0, description="days that events are kept, and profiles that were not seen since"
+    )
+    geo_database: Path | None = Field(
+        None, description="MMDB file that tells country and city of the addresses of SDK events; none: they have none"
+    )
+    keep_ip: bool = Field(False, description="whether the address an SDK event came from is kept as session.ip")
+    samples_kept: int = Field(100, ge=0, description="newest events kept in memory to look at")
+    rejected_days: float = Field(7.0, gt=0, description="days that events which were not taken are kept")
+    rejected_bytes_max: int = Field(67_108_864, ge=65_536, description="bytes of events which were not taken")
     uses_days: float = Field(30.0, gt=0, description="days it is remembered who named an attribute")
     uses_flush_s: float = Field(5.0, gt=0, description="seconds between two writes of who named which attribute")
 
     body_bytes_max: int = Field(1_048_576, ge=1, description="bytes of a request body")
     rows_body_bytes_max: int = Field(1_048_576, ge=1, description="bytes of a body of table rows")
     event_body_bytes_max: int = Field(5_000_000, ge=1, description="bytes of an event body, unpacked")
+    intake_bytes_at_once_max: int = Field(
+        50_000_000, ge=1, description="bytes of event bodies in memory at once, packed and unpacked; more answer 429"
+    )
+    intake_threads: int = Field(64, ge=1, description="requests of events worked on at the same time")
+    body_timeout_s: float = Field(30.0, gt=0, description="seconds that the body of an event request may take to come")
     upload_part_bytes_max: int = Field(67_108_864, ge=1, description="bytes of one part of an upload")
     upload_ttl_s: float = Field(300.0, gt=0, description="seconds the addresses of an upload are good for")
     snapshot_ttl_s: float = Field(600.0, gt=0, description="seconds the pages of a row listing stay as they were")
@@ -89,6 +108,14 @@ class Settings(BaseSettings):
     rate_limits: dict[str, str] = Field(
         RATE_LIMITS, description="requests a key may make, by bucket; a bucket left out keeps its default"
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, given: list[str]) -> list[str]:
+        try:
+            return [str(ip_network(text)) for text in given]
+        except ValueError as error:
+            raise ValueError(f"{error}; give addresses or networks such as 10.0.0.0/8") from error
 
     @field_validator("rate_limits")
     @classmethod

@@ -4,15 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from node_packages import CACHE, install
+
 HERE = Path(__file__).parent
-CACHE = Path(os.environ.get("ROSTER_CLIENT_CACHE") or Path(tempfile.gettempdir()) / "roster-client-cache")
-INSTALL_TIMEOUT_S = 600
 RUN_TIMEOUT_S = 180
 
 pytestmark = pytest.mark.clients
@@ -57,17 +56,9 @@ def test_typescript_flow(server: Server) -> None:
 
 
 def install_typescript() -> Path:
-    """Copies the scripts beside their packages in the cache; installs them when the lock file has changed."""
-    source, folder = HERE / "typescript", CACHE / "typescript"
-    folder.mkdir(parents=True, exist_ok=True)
+    """The scripts beside their packages, and what they read."""
+    folder = install(HERE / "typescript")
     shutil.copy(HERE / "scenario.json", CACHE)
-    lock = (source / "package-lock.json").read_bytes()
-    stamp = folder / "installed-lock.json"
-    for file in [*source.glob("*.mjs"), *source.glob("package*.json"), source / ".npmrc"]:
-        shutil.copy(file, folder)
-    if not stamp.is_file() or stamp.read_bytes() != lock:
-        subprocess.run(["npm", "ci"], cwd=folder, check=True, capture_output=True, timeout=INSTALL_TIMEOUT_S)
-        stamp.write_bytes(lock)
     return folder
 
 

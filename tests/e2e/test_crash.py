@@ -8,9 +8,10 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,11 @@ SETTINGS = {
 
 
 def ask(
-    server: Server, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    server: Server, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None, *, keys: bool = True
 ) -> Answered | None:
     """The answer, or None when the server was gone before it had given one."""
     try:
-        return server.ask(verb, path, body, headers=headers)
+        return server.ask(verb, path, body, headers=headers, keys=keys)
     except (OSError, HTTPException):
         return None
 
@@ -275,25 +276,39 @@ def prepare(folder: Path) -> Server:
     return server
 
 
-def work_until_killed(server: Server, ledger: Ledger, editor: Editor, dice: random.Random, number: int) -> None:
-    """Writers and the editor at work, until some of it is acknowledged; then the server dies among them."""
-    users, updates = len(ledger.kept) + dice.randrange(1, 3000), editor.version + dice.randrange(0, 12)
-    with ThreadPoolExecutor(WRITERS + 1) as pool:
-        work = [
-            pool.submit(send_events, server, ledger, random.Random(dice.random()), name)
-            for name in writers(range(number, number + 1))
-        ]
-        work.append(pool.submit(edit, server, editor, random.Random(dice.random())))
+def kill_among(server: Server, work: list[Callable[[], None]], enough: Callable[[], bool]) -> None:
+    """All at work, each until the server is gone; it dies as soon as enough is done."""
+    with ThreadPoolExecutor(len(work)) as pool:
+        running = [pool.submit(one) for one in work]
         deadline_s = time.monotonic() + WAIT_S
-        while (len(ledger.kept) < users or editor.version < updates) and time.monotonic() < deadline_s:
-            if any(future.done() for future in work):
+        while not enough() and time.monotonic() < deadline_s:
+            if any(future.done() for future in running):
                 break
             time.sleep(0.001)
         server.kill()
-        for future in work:
+        for future in running:
             future.result(WAIT_S)
-    assert len(ledger.kept) >= users
-    assert editor.version >= updates
+    assert enough()
+
+
+def start_again(server: Server, dice: random.Random) -> None:
+    """Start it; sometimes it is killed once more while it recovers."""
+    if dice.random() < 0.4:
+        server.start()
+        time.sleep(dice.random() * 0.3)
+        server.kill()
+    server.start()
+
+
+def work_until_killed(server: Server, ledger: Ledger, editor: Editor, dice: random.Random, number: int) -> None:
+    """Writers and the editor at work, until some of it is acknowledged; then the server dies among them."""
+    users, updates = len(ledger.kept) + dice.randrange(1, 3000), editor.version + dice.randrange(0, 12)
+    work = [
+        partial(send_events, server, ledger, random.Random(dice.random()), name)
+        for name in writers(range(number, number + 1))
+    ]
+    work.append(partial(edit, server, editor, random.Random(dice.random())))
+    kill_among(server, work, lambda: len(ledger.kept) >= users and editor.version >= updates)
 
 
 def test_what_was_acknowledged_survives_kills(tmp_path: Path) -> None:
@@ -304,11 +319,7 @@ def test_what_was_acknowledged_survives_kills(tmp_path: Path) -> None:
     try:
         for number in range(KILLS):
             work_until_killed(server, ledger, editor, dice, number)
-            if dice.random() < 0.4:  # once more while it recovers
-                server.start()
-                time.sleep(dice.random() * 0.3)
-                server.kill()
-            server.start()
+            start_again(server, dice)
             send_again(server, ledger, dice)
             check_mapping(server, editor)
             check_events(server, ledger, range(number, number + 1))

@@ -43,7 +43,10 @@ class World:
 
     def clear(self) -> None:
         with self.duck.write() as connection:
-            for table in ("events", "users", "accounts", "user_sessions", "user_accounts", "engine_state"):
+            for table in (
+                *("events", "users", "accounts", "user_sessions", "user_accounts", "engine_state"),
+                *("identities", "trait_kinds", "stale_sessions", "session_spans", "view_parts"),
+            ):
                 connection.execute(f"DELETE FROM {table}")
         self.number = 0
 
@@ -58,7 +61,11 @@ class World:
         found: Profiles = {}
         for entity in Entity:
             names = [c.name for c in profile_schema(entity)]
-            rows = connection.execute(f"SELECT {', '.join(names)} FROM {entity}").fetchall()
+            shown = ", ".join("traits::JSON::VARCHAR" if name == "traits" else name for name in names)
+            rows = [
+                (*row[:-1], json.loads(row[-1]) if row[-1] else None)
+                for row in connection.execute(f"SELECT {shown} FROM {entity}").fetchall()
+            ]
             found[entity] = {row[0]: dict(zip(names, row, strict=True)) for row in rows}
             assert len(found[entity]) == len(rows)
         connection.close()
@@ -111,11 +118,22 @@ class Model:
     def profiles(self) -> Profiles:
         return {entity: {key: self.profile(entity, key) for key in self.keys(entity)} for entity in Entity}
 
+    def identities(self) -> dict[str, str]:
+        """The first user seen under each anonymous id; at the same time the smaller one."""
+        claims = sorted((e["time"], e["user_id"], e["anonymous_id"]) for e in self.stored.values() if _names_both(e))
+        return {anonymous: user for _, user, anonymous in reversed(claims)}
+
+    def owner(self, entity: Entity, event: Event) -> str | None:
+        own: str | None = event.get(KEY_ATTRIBUTE[entity])
+        if entity is Entity.ACCOUNTS or own is not None:
+            return own
+        return self.identities().get(event.get("anonymous_id", ""))
+
     def keys(self, entity: Entity) -> set[str]:
-        return {e[KEY_ATTRIBUTE[entity]] for e in self.stored.values() if KEY_ATTRIBUTE[entity] in e}
+        return {key for e in self.stored.values() if (key := self.owner(entity, e)) is not None}
 
     def profile(self, entity: Entity, key: str) -> dict[str, Any]:
-        mine = [e for e in self.stored.values() if e.get(KEY_ATTRIBUTE[entity]) == key]
+        mine = [e for e in self.stored.values() if self.owner(entity, e) == key]
         times = [e["time"] for e in mine]
         found: dict[str, Any] = {KEY_ATTRIBUTE[entity]: key}
         found |= {"first_seen": instant(min(times)), "last_seen": instant(max(times))}
@@ -123,8 +141,12 @@ class Model:
             values = [(e["time"], e[tracked.column]) for e in mine if e.get(tracked.column)]
             best = (min if tracked.earliest else max)(values, default=(0, None))
             found[tracked.id] = best[1]
+        said = "usr" if entity is Entity.USERS else "account"
+        traits = [(e["time"], json.dumps(e["rest"][said])) for e in mine if said in e.get("rest", {})]
+        found["traits"] = json.loads(max(traits)[1]) if traits else None
         if entity is Entity.ACCOUNTS:
-            return found | {"user_count": len({e["user_id"] for e in mine if "user_id" in e})}
+            users = {self.owner(Entity.USERS, e) for e in mine} - {None}
+            return found | {"user_count": len(users)}
         loading = [e["loading_time"] for e in mine if e["type"] == "view" and "loading_time" in e]
         return found | {
             "session_count": len({e["session_id"] for e in mine if "session_id" in e}),
@@ -136,6 +158,10 @@ class Model:
         }
 
 
+def _names_both(event: Event) -> bool:
+    return "user_id" in event and "anonymous_id" in event
+
+
 def optional(path: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Nothing, or one path with a value."""
     return st.just({}) | values.map(lambda value: {path: value})
@@ -145,6 +171,9 @@ wire_events = st.tuples(
     st.sampled_from(["view", "view", "view", "action", "error", "server"]).map(lambda type: {"type": type}),
     st.integers(1_700_000_000_000, 1_700_000_000_003).map(lambda at: {"date": at}),
     optional("usr.id", st.sampled_from(["u1", "u2", "\u00fc3"])),
+    optional("usr.anonymous_id", st.sampled_from(["n1", "n2"])),
+    optional("usr.plan", st.sampled_from(["a", "b"])),
+    optional("account.seats", st.sampled_from([1, 2.5])),
     optional("account.id", st.sampled_from(["a1", "a2"])),
     optional("account.name", st.sampled_from(["", "A", "B"])),
     optional("session.id", st.sampled_from(["s1", "s2"])),

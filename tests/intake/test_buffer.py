@@ -126,7 +126,7 @@ def test_too_much_waiting_is_refused_until_something_is_removed(tmp_path: Path) 
     log.append([b"123456"])
     with pytest.raises(Error) as caught:
         log.append([b"7890"])
-    assert caught.value.code is Code.BUSY
+    assert caught.value.code is Code.OVERLOADED
     log.append([b"78"])
     log.rotate()
     log.remove(1)
@@ -226,7 +226,7 @@ def line(key: str, fresh: bool = False) -> bytes:
 def test_the_applier_stores_everything_once(tmp_path: Path, duck: Duck) -> None:
     events = DuckEvents(duck, lambda *_: None)
     log = EventLog(tmp_path / "log", after=events.applied_segment())
-    applier = Applier(log, events)
+    applier = Applier(log, events, lambda: 0)
     assert applier.flush() == Applied(0, 0)
     log.append([line("a"), line("b")])
     log.rotate()
@@ -243,7 +243,7 @@ def test_a_line_that_cannot_be_stored_is_put_aside_alone(tmp_path: Path, duck: D
     lines = [line(f"{n:02d}", fresh=n % 2 == 0) for n in range(10)]
     lines.insert(place, b'{"k":"bad","time":"never"}')
     log.append(lines)
-    assert Applier(log, events).flush().stored == 10
+    assert Applier(log, events, lambda: 0).flush().stored == 10
     assert stored(duck) == [f"{n:02d}" for n in range(10)]
     kept = list((tmp_path / "log" / "rejected").iterdir())
     assert [path.read_bytes() for path in kept] == [b'{"k":"bad","time":"never"}\n']
@@ -262,10 +262,10 @@ def test_a_crash_in_the_middle_of_a_split_stores_nothing_twice(tmp_path: Path, d
     dying = DyingLog(tmp_path / "log", after=0)
     dying.append([line(f"{n:02d}", fresh=True) for n in range(6)] + [b"bad"])
     with pytest.raises(InterruptedError):
-        Applier(dying, events).flush()
+        Applier(dying, events, lambda: 0).flush()
     log = EventLog(tmp_path / "log", after=events.applied_segment())
     assert len(log.pending()) == 3
-    Applier(log, events).flush()
+    Applier(log, events, lambda: 0).flush()
     assert stored(duck) == [f"{n:02d}" for n in range(6)]
 
 
@@ -299,15 +299,15 @@ def test_a_passing_failure_loses_nothing_and_keeps_the_order(tmp_path: Path) -> 
     log, events = EventLog(tmp_path, after=0), FlakyEvents(1)
     log.append([b"a"])
     with pytest.raises(Error, match="not now"):
-        Applier(log, events).flush()
+        Applier(log, events, lambda: 0).flush()
     log.append([b"b"])
-    Applier(log, events).flush()
+    Applier(log, events, lambda: 0).flush()
     assert events.given == [(1, b"a\n"), (2, b"b\n")]
 
 
 def test_the_thread_tries_again_and_stop_applies_the_rest(tmp_path: Path) -> None:
     log, events = EventLog(tmp_path, after=0), FlakyEvents(2)
-    applier = Applier(log, events, interval_s=0.001, retry_max_s=0.001)
+    applier = Applier(log, events, lambda: 0, interval_s=0.001, retry_max_s=0.001)
     applier.start()
     log.append([b"a"])
     assert events.done.wait(30)
@@ -327,7 +327,7 @@ from roster.intake.buffer import Applier, EventLog
 folder = Path(sys.argv[1])
 events = DuckEvents(Duck(folder / "db" / "roster.duckdb", DuckLimits("500MB", 1, "1GB")), lambda *_: None)
 log = EventLog(folder / "log", after=events.applied_segment(), segment_bytes_max=2000)
-Applier(log, events, interval_s=0.01).start()
+Applier(log, events, lambda: 0, interval_s=0.01).start()
 
 def send(thread):
     for n in range(1_000_000):
@@ -356,7 +356,7 @@ def test_every_acknowledged_line_survives_a_kill_and_is_stored_once(tmp_path: Pa
         child.wait()
     duck = Duck(tmp_path / "db" / "roster.duckdb", LIMITS)
     events = DuckEvents(duck, lambda *_: None)
-    Applier(EventLog(tmp_path / "log", after=events.applied_segment()), events).flush()
+    Applier(EventLog(tmp_path / "log", after=events.applied_segment()), events, lambda: 0).flush()
     keys = stored(duck)
     connection = duck.cursor()
     counted = connection.execute("SELECT sum(events_count) FROM users").fetchone()

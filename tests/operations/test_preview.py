@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -166,7 +166,7 @@ def test_a_preview_is_what_the_commit_does(world: Inside, data: st.DataObject) -
     if told is None:
         assert (dump(world), world.connections()) == (before, mapping), "a refused change left something"
         return
-    check(told, before, dump(world))
+    check(told, before, dump(world, before))
     assert bool(told.body["data"]["attributes"]["steps"]) == (
         world.context.store.read_mapping(Entity.USERS).version != told.body["data"]["attributes"]["version"]["now"]
     )
@@ -189,9 +189,9 @@ def changes(draw: DrawFn, world: Inside, shared: bool) -> Change:
     return lambda **query: world.delete(id, **query)
 
 
-def dump(world: Inside) -> dict[str, dict[str, Any]]:
-    """Name → profile → value, for every name that may mean something; None where it means nothing."""
-    names = sorted({*USUAL, *FRESH, *world.attributes()})
+def dump(world: Inside, known: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+    """Name → profile → value, for every name that means or meant something; None where it means nothing."""
+    names = sorted({*USUAL, *FRESH, *world.attributes(), *known})
     values = world.values(names)
     return {name: {profile: row.get(name) for profile, row in values.items()} for name in names}
 

@@ -13,7 +13,7 @@ from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
 from roster.query.expr import Column, Compare, Expr, Literal, Or, columns_of, conjunction
 from roster.query.over_time import events_over_time
 from roster.query.plan import Agg, Aggregate, Join, Limit, Measure, Named, Plan, Project, Sort, SortKey
-from roster.query.relations import events, where
+from roster.query.relations import OWNER_OF_EVENT, events, where
 from roster.query.resolve import contains, unknown_name, wildcards
 
 SORT_DEFAULT = "last_seen"
@@ -90,8 +90,7 @@ def matching_events(world: World, selection: Selection) -> tuple[Plan, list[str]
         conditions.append(Compare("<", time, _instant(selection.event_range.to_ms)))
     where_all = conjunction(*conditions, resolved.where)
     plan = where(_events(world, selection, resolved.where), where_all)
-    key = Column(KEY_ATTRIBUTE[world.entity], Type.STRING)
-    return Project(plan, ((key.name, key),)), resolved.warnings
+    return Project(plan, ((KEY_ATTRIBUTE[world.entity], OWNER_OF_EVENT[world.entity]),)), resolved.warnings
 
 
 def _events(world: World, selection: Selection, condition: Expr) -> Plan:

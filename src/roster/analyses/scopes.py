@@ -11,7 +11,7 @@ from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, Entity, T
 from roster.query.expr import Column
 from roster.query.offers import Sources
 from roster.query.plan import Project
-from roster.query.relations import profiles
+from roster.query.relations import USER_OF_EVENT, profiles
 from roster.query.resolve import Deep, Resolved, Scope, Target, resolve
 
 
@@ -26,6 +26,8 @@ class World:
     terms_max: int = 200
     timed: Sources = field(default_factory=dict)
     """Those of the sources whose history can be read."""
+    traits: tuple[Attribute, ...] = ()
+    """Attributes that events give to profiles beside the mapping's own."""
     named: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Custom attributes met so far: as spelled, without '@', and the id. Filled by `find`, read after the query."""
 
@@ -36,14 +38,14 @@ class World:
     def find(self, name: str) -> Attribute | None:
         """The attribute a name means, in either spelling, renamed ones included."""
         found = find(self.mapping, name, self.now_ms, self.alias_ms, self.by_name)
-        if found is not None and found.is_custom:
+        if found is not None and found.offers:
             self.named[name.removeprefix("@")] = found.name
         return found
 
     @cached_property
     def attributes(self) -> tuple[Attribute, ...]:
-        """Built-ins, then custom ones."""
-        return attributes(self.mapping)
+        """Built-ins, then custom ones, then those that events give."""
+        return (*attributes(self.mapping), *self.traits)
 
     @cached_property
     def by_name(self) -> dict[str, Attribute]:
@@ -52,10 +54,11 @@ class World:
     @cached_property
     def relation(self) -> Project:
         """The profiles of the entity with all attributes, under their bare names."""
-        return profiles(self.mapping, self.sources)
+        return profiles(self.mapping, self.sources, self.traits)
 
     def customs(self) -> tuple[Attribute, ...]:
-        return tuple(a for a in self.attributes if a.is_custom)
+        """Those of connections. On events the others are paths of the event itself."""
+        return tuple(a for a in self.attributes if a.offers)
 
 
 def profile_scope(world: World, prefix: str = "") -> Scope:
@@ -75,9 +78,12 @@ def profile_scope(world: World, prefix: str = "") -> Scope:
 
 
 def event_scope(world: World) -> Scope:
-    """Typed event paths, then custom attributes of the event's user, then any path of the event."""
-    by_path = {c.path: Column(c.name, c.type) for c in EVENT_COLUMNS}
-    by_name = {c.name: by_path[c.path] for c in EVENT_COLUMNS}
+    """Typed event paths, then custom attributes of the event's user, then any path of the event.
+
+    `usr.id` is the user an event belongs to, also where it was identified only later.
+    """
+    by_path = {c.path: Column(c.name, c.type) for c in EVENT_COLUMNS} | {"usr.id": USER_OF_EVENT}
+    by_name = {column.name: column for column in by_path.values()}
     customs = {a.name: Column(a.id, a.type) for a in world.customs()} if world.entity is Entity.USERS else {}
     rest = Column(EVENT_REST.name, EVENT_REST.type)
 

@@ -22,6 +22,8 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     UNSUPPORTED = "unsupported"
     RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
+    LATE = "late"
     BUSY = "busy"
     TIMEOUT = "timeout"
     INTERNAL = "internal"
@@ -36,6 +38,8 @@ HTTP_STATUS: dict[Code, int] = {
     Code.STALE: 412,
     Code.TOO_LARGE: 413,
     Code.RATE_LIMITED: 429,
+    Code.OVERLOADED: 429,
+    Code.LATE: 408,
     Code.INTERNAL: 500,
     Code.UNSUPPORTED: 501,
     Code.BUSY: 503,
@@ -51,6 +55,8 @@ EXIT_STATUS: dict[Code, int] = {
     Code.STALE: 5,
     Code.TOO_LARGE: 2,
     Code.RATE_LIMITED: 6,
+    Code.OVERLOADED: 6,
+    Code.LATE: 6,
     Code.INTERNAL: 1,
     Code.UNSUPPORTED: 7,
     Code.BUSY: 6,
@@ -63,11 +69,18 @@ class Error(Exception):
 
     `at` is a JSON pointer into the request (`/data/attributes/query`) or a position in a search
     string (`character 12`); `hint` names the nearest right thing. `others` are further errors of the
-    same request, found at once.
+    same request, found at once. `reason` is a finer word than `code` where its room has a closed set of them.
     """
 
     def __init__(
-        self, code: Code, message: str, *, at: str = "", hint: str = "", others: tuple[Error, ...] = ()
+        self,
+        code: Code,
+        message: str,
+        *,
+        at: str = "",
+        hint: str = "",
+        others: tuple[Error, ...] = (),
+        reason: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -75,11 +88,12 @@ class Error(Exception):
         self.at = at
         self.hint = hint
         self.others = others
+        self.reason = reason
 
     def under(self, pointer: str) -> Error:
         """The same error, its place prefixed by `pointer`: inner code need not know where it stands."""
         place = f"{pointer} {self.at}".strip() if not self.at.startswith("/") else pointer + self.at
-        return Error(self.code, self.message, at=place, hint=self.hint)
+        return Error(self.code, self.message, at=place, hint=self.hint, reason=self.reason)
 
     def text(self) -> str:
         """One line for people: message, place, hint."""

@@ -22,7 +22,7 @@ from typing import IO, Any
 import duckdb
 
 from roster.base.errors import Code, Error, did_you_mean
-from roster.engine.staging import COLUMNS, stage_lines
+from roster.engine.staging import COLUMNS, TRAITS, stage_lines
 from roster.intake.event import SECONDS_MAX, TIME_MS_MAX, Place, canonical_lines
 from roster.model.schema import EVENT_COLUMNS
 from roster.ports import Progress
@@ -123,7 +123,7 @@ def _stage_ndjson(
             filled = [line for line in chunk if line.strip()]
             batch = canonical_lines(filled, spare_key=lambda row: f"{digest}:{row}", first=done, place=place)
             if batch.rejected:
-                row, reason = batch.rejected[0].index + 1, batch.rejected[0].reason
+                row, reason = batch.rejected[0].index + 1, batch.rejected[0].text
                 raise Error(Code.INVALID, f"event {row} of {path.name}: {reason}")
             if batch.lines:
                 part.write_bytes(b"\n".join(batch.lines) + b"\n")
@@ -205,10 +205,10 @@ def _stage_table(connection: duckdb.DuckDBPyConnection, path: Path, format: str,
     columns = {name: table.hot(name, source) for name, source in layout.hot.items()}
     columns["event_id"] = f"coalesce({columns.get('event_id', 'NULL')}, $digest || ':' || file_row_number)"
     parameters["digest"] = digest
-    columns["rest"] = table.rest(layout)
+    columns["rest"] = f"({table.rest(layout)})::JSON::VARIANT"
     connection.execute(
-        f"INSERT INTO staging BY NAME SELECT file_row_number AS n, false AS fresh, "
-        f"{', '.join(f'{sql} AS {_quote(name)}' for name, sql in columns.items())} FROM {relation}",
+        f"INSERT INTO staging BY NAME SELECT *, {TRAITS} FROM (SELECT file_row_number AS n, false AS fresh, "
+        f"{', '.join(f'{sql} AS {_quote(name)}' for name, sql in columns.items())} FROM {relation})",
         parameters,
     )
     for name in ("type", "time"):

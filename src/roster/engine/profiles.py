@@ -11,11 +11,14 @@ from collections.abc import Callable
 
 import duckdb
 
+from roster.engine.staging import TRAITS
 from roster.model.schema import KEY_ATTRIBUTE, TRACKED, Entity, Tracked
 
 Changed = Callable[[duckdb.DuckDBPyConnection, Entity, str], None]
 """Told, inside the transaction, which temporary table holds the keys of the profiles that changed."""
 
+_PLACES_MAX = 20_000
+"""Events that are looked up one by one when profiles are computed anew; for more, all are read."""
 _PORTION = 2_000_000
 """Events built into profiles at once when building anew: bounds the memory."""
 
@@ -29,16 +32,34 @@ _COUNTS = {
 _USER_SUMS = ("session_count", *_COUNTS, "loading_time_sum")
 _SUMS = {Entity.USERS: _USER_SUMS, Entity.ACCOUNTS: ("user_count",)}
 
-_TRACKED_COLUMNS = [tracked.column for entity in Entity for tracked in TRACKED[entity]]
+_TRAITS = "traits_text"
+_TRACKED = {
+    Entity.USERS: (*TRACKED[Entity.USERS], Tracked(_TRAITS, "user_traits", earliest=False)),
+    Entity.ACCOUNTS: (*TRACKED[Entity.ACCOUNTS], Tracked(_TRAITS, "account_traits", earliest=False)),
+}
+_TRACKED_COLUMNS = [tracked.column for entity in Entity for tracked in _TRACKED[entity]]
 PROFILE_INPUTS = tuple(
     dict.fromkeys(["time", "type", "user_id", "account_id", "session_id", "loading_time", *_TRACKED_COLUMNS])
 )
-"""Columns of events that profiles are built from."""
-_TRACED = tuple(c for c in PROFILE_INPUTS if c not in ("time", "type", "loading_time"))
+"""Columns that profiles are built from; `user_id` is the user the event belongs to."""
+OWNER = "coalesce(user_id, resolved_user_id)"
+INPUTS = ", ".join(f"{OWNER} AS user_id" if name == "user_id" else name for name in PROFILE_INPUTS)
+"""PROFILE_INPUTS of rows of events that have their traits beside them."""
+
+
+def stored(condition: str) -> str:
+    """Stored events with their place and their traits beside; these cost much, so the condition comes first."""
+    return f"(SELECT *, {TRAITS} FROM (SELECT *, rowid AS place FROM events WHERE {condition}))"
+
+
+_TRACED = ("anonymous_id", *(c for c in PROFILE_INPUTS if c not in ("time", "type", "loading_time", "user_id")))
+_OLD_OWNER, _NEW_OWNER = (f"coalesce({side}.user_id, {side}.resolved_user_id)" for side in ("old", "new"))
 
 SUBSUMED = " AND ".join(
     [
         "old.time = new.time",
+        f"({_OLD_OWNER} IS NULL OR {_OLD_OWNER} IS NOT DISTINCT FROM {_NEW_OWNER})",
+        "(old.user_id IS NULL OR old.user_id IS NOT DISTINCT FROM new.user_id)",
         *(f"(old.{c} IS NULL OR old.{c} = '' OR old.{c} IS NOT DISTINCT FROM new.{c})" for c in _TRACED),
     ]
 )
@@ -52,7 +73,7 @@ def _pick(tracked: Tracked) -> str:
 
 
 def _aggregates(entity: Entity) -> list[str]:
-    picks = [_pick(t) for t in TRACKED[entity]]
+    picks = [_pick(t) for t in _TRACKED[entity]]
     seen = ["min(time) FILTER (sign > 0) AS first_seen", "max(time) FILTER (sign > 0) AS last_seen"]
     if entity is Entity.ACCOUNTS:
         return [*seen, *picks]
@@ -65,7 +86,7 @@ def _contributions(entity: Entity, rows: str, counted: str) -> str:
     """One row a key: what `rows` add to its profile. `counted` is a table of new (user, session or account) pairs."""
     key = KEY_ATTRIBUTE[entity]
     counter = "session_count" if entity is Entity.USERS else "user_count"
-    picks = "".join(f", {t.id}.value AS {t.id}, {t.id}.at AS {t.id}_at" for t in TRACKED[entity])
+    picks = "".join(f", {t.id}.value AS {t.id}, {t.id}.at AS {t.id}_at" for t in _TRACKED[entity])
     sums = "".join(f", {name}" for name in _SUMS[entity] if name != counter)
     return f"""
         SELECT {key}, first_seen, last_seen{picks}{sums}, coalesce({counter}, 0) AS {counter}
@@ -90,16 +111,17 @@ def _merged(entity: Entity) -> str:
         "greatest(old.last_seen, new.last_seen) AS last_seen",
         *(f"coalesce(old.{name}, 0) + new.{name} AS {name}" for name in _SUMS[entity]),
     ]
-    for tracked in TRACKED[entity]:
+    for tracked in _TRACKED[entity]:
         for name in (tracked.id, f"{tracked.id}_at"):
             parts.append(f"CASE WHEN {_newer(tracked)} THEN new.{name} ELSE old.{name} END AS {name}")
     merged = f"""
         SELECT {", ".join(parts)} FROM delta AS new
         LEFT JOIN (SELECT * FROM {entity} WHERE rowid IN (SELECT place FROM held)) AS old USING ({key})"""
+    traits = f"{_TRAITS}::JSON::VARIANT AS traits"
     if entity is Entity.ACCOUNTS:
-        return merged
+        return f"SELECT *, {traits} FROM ({merged})"
     mean = "CASE WHEN loading_time_count > 0 THEN loading_time_sum::DOUBLE / loading_time_count END"
-    return f"SELECT *, {mean} AS avg_loading_time FROM ({merged})"
+    return f"SELECT *, {traits}, {mean} AS avg_loading_time FROM ({merged})"
 
 
 def _merge(connection: duckdb.DuckDBPyConnection, entity: Entity, rows: str, counted: str) -> None:
@@ -168,18 +190,27 @@ def merge_rows(connection: duckdb.DuckDBPyConnection, rows: str) -> None:
 
 
 def _stored(condition: str) -> str:
-    """Rows of stored events in the shape a merge takes."""
-    return f"(SELECT 1 AS sign, {', '.join(PROFILE_INPUTS)} FROM events WHERE {condition})"
+    """Rows of stored events in the shape a merge takes. Sessions tell nothing that their events do not."""
+    events = stored(f"type <> 'session' AND {condition}")
+    return f"(SELECT 1 AS sign, {INPUTS} FROM {events})"
 
 
 def recompute(connection: duckdb.DuckDBPyConnection, users: str, accounts: str) -> None:
     """Build the profiles whose keys are in the tables `users` and `accounts` anew from the stored events."""
     for table in ("users", "user_sessions", "user_accounts"):
         connection.execute(f"DELETE FROM {table} WHERE user_id IN (SELECT user_id FROM {users})")
-    _merge_users(connection, _stored(f"user_id IN (SELECT user_id FROM {users})"))
+    _merge_users(connection, _stored(_at_places(connection, f"{OWNER} IN (SELECT user_id FROM {users})")))
     connection.execute(f"DELETE FROM accounts WHERE account_id IN (SELECT account_id FROM {accounts})")
-    rows = _stored(f"account_id IN (SELECT account_id FROM {accounts})")
+    rows = _stored(_at_places(connection, f"account_id IN (SELECT account_id FROM {accounts})"))
     _merge(connection, Entity.ACCOUNTS, rows, "user_accounts")
+
+
+def _at_places(connection: duckdb.DuckDBPyConnection, condition: str) -> str:
+    """A condition that few events meet, as the list of their places: a join would read `rest` of every event."""
+    places = connection.execute(f"SELECT rowid FROM events WHERE {condition} LIMIT {_PLACES_MAX + 1}").fetchall()
+    if len(places) > _PLACES_MAX:
+        return condition
+    return f"rowid IN ({', '.join(str(int(place)) for (place,) in places)})" if places else "false"
 
 
 def rebuild(connection: duckdb.DuckDBPyConnection) -> None:
@@ -189,7 +220,7 @@ def rebuild(connection: duckdb.DuckDBPyConnection) -> None:
     found = connection.execute("SELECT count(*) FROM events").fetchone()
     portions = 1 + (found[0] if found else 0) // _PORTION
     for portion in range(portions):
-        _merge_users(connection, _stored(f"hash(user_id) % {portions} = {portion}"))
+        _merge_users(connection, _stored(f"hash({OWNER}) % {portions} = {portion}"))
     _merge(connection, Entity.ACCOUNTS, _stored("account_id IS NOT NULL"), "user_accounts")
 
 

@@ -2,7 +2,7 @@
 -- No keys and no indexes: they slow writing down, take memory, and full scans of few columns are fast.
 -- events, users and accounts begin with the columns of model/schema.py, tested.
 
--- One row an event; event_id is its identity, rest whatever has no column.
+-- One row an event; event_id is its identity, rest whatever has no column. Sessions are rows of type session.
 CREATE TABLE IF NOT EXISTS events (
     "event_id" VARCHAR,
     "time" TIMESTAMP,
@@ -35,7 +35,45 @@ CREATE TABLE IF NOT EXISTS events (
     "service" VARCHAR,
     "env" VARCHAR,
     "version" VARCHAR,
-    "rest" VARIANT
+    "rest" VARIANT,
+    "resolved_user_id" VARCHAR
+);
+
+-- Which kinds of values were seen under a name in what events say of users and accounts.
+CREATE TABLE IF NOT EXISTS trait_kinds (
+    "entity" VARCHAR,
+    "name" VARCHAR,
+    "kind" VARCHAR
+);
+
+-- Who an anonymous id belongs to, and since when that user is known under it.
+CREATE TABLE IF NOT EXISTS identities (
+    "anonymous_id" VARCHAR,
+    "user_id" VARCHAR,
+    "since" TIMESTAMP
+);
+
+-- Sessions whose row in events is behind, and the times of the events that made it so.
+CREATE TABLE IF NOT EXISTS stale_sessions (
+    "session_id" VARCHAR,
+    "since" TIMESTAMP,
+    "until" TIMESTAMP
+);
+
+-- One row a session: between which times its events lie, and whether its row in events says that it goes on.
+CREATE TABLE IF NOT EXISTS session_spans (
+    "session_id" VARCHAR,
+    "since" TIMESTAMP,
+    "until" TIMESTAMP,
+    "is_active" BOOLEAN
+);
+
+-- What views are merged from while partial updates of them count: the newest whole version and what came after.
+CREATE TABLE IF NOT EXISTS view_parts (
+    "view_id" VARCHAR,
+    "v" BIGINT,
+    "whole" BOOLEAN,
+    "line" JSON
 );
 
 -- One row a user; `x_at` is the time of the event that x comes from.
@@ -70,6 +108,7 @@ CREATE TABLE IF NOT EXISTS users (
     "action_count" BIGINT,
     "error_count" BIGINT,
     "avg_loading_time" DOUBLE,
+    "traits" VARIANT,
     "user_email_at" TIMESTAMP,
     "user_name_at" TIMESTAMP,
     "account_id_at" TIMESTAMP,
@@ -92,7 +131,9 @@ CREATE TABLE IF NOT EXISTS users (
     "first_browser_version_at" TIMESTAMP,
     "last_browser_version_at" TIMESTAMP,
     "loading_time_sum" HUGEINT,
-    "loading_time_count" BIGINT
+    "loading_time_count" BIGINT,
+    "traits_text" VARCHAR,
+    "traits_text_at" TIMESTAMP
 );
 
 -- One row an account.
@@ -102,7 +143,10 @@ CREATE TABLE IF NOT EXISTS accounts (
     "first_seen" TIMESTAMP,
     "last_seen" TIMESTAMP,
     "user_count" BIGINT,
-    "account_name_at" TIMESTAMP
+    "traits" VARIANT,
+    "account_name_at" TIMESTAMP,
+    "traits_text" VARCHAR,
+    "traits_text_at" TIMESTAMP
 );
 
 -- Each pair of user and session once, as a 128-bit digest: what session_count counts.

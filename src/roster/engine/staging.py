@@ -19,18 +19,25 @@ _LINE = {"k": "VARCHAR", "fresh": "BOOLEAN", "v": "BIGINT", "rest": "JSON"} | {
 }
 _LINE_COLUMNS = ", ".join(f"'{name}': '{type}'" for name, type in _LINE.items())
 _PLAIN = ", ".join(f'"{name}"' for name, _ in COLUMNS if name not in ("event_id", "time"))
+TRAITS = ", ".join(
+    f"variant_extract(rest, '{key}')::JSON::VARCHAR AS {name}_traits"
+    for key, name in (("usr", "user"), ("account", "account"))
+)
+"""What the `rest` of an event says of user and account: as text, spelled alike wherever it comes from."""
 _STAGE_LINES = f"""
-    INSERT INTO staging BY NAME
-    SELECT k AS event_id, $first + row_number() OVER () AS n, coalesce(fresh, false) AS fresh, v,
-        make_timestamp_ms(time) AS time, {_PLAIN}, rest
-    FROM read_json($path, format = 'newline_delimited', columns = {{{_LINE_COLUMNS}}})"""
+    INSERT INTO staging BY NAME SELECT *, {TRAITS} FROM (
+        SELECT k AS event_id, $first + row_number() OVER () AS n, coalesce(fresh, false) AS fresh, v,
+            make_timestamp_ms(time) AS time, {_PLAIN}, rest::VARIANT AS rest
+        FROM read_json($path, format = 'newline_delimited', columns = {{{_LINE_COLUMNS}}}))"""
 
 
 def create_staging(connection: duckdb.DuckDBPyConnection) -> None:
     """An empty staging table; it goes with the connection."""
     columns = ", ".join(f'"{name}" {type}' for name, type in COLUMNS)
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE staging (n BIGINT, fresh BOOLEAN, v BIGINT, {columns}, rest JSON)"
+        f"CREATE OR REPLACE TEMP TABLE staging "
+        f"(n BIGINT, fresh BOOLEAN, v BIGINT, {columns}, rest VARIANT, resolved_user_id VARCHAR, merged BOOLEAN, "
+        "user_traits VARCHAR, account_traits VARCHAR)"
     )
 
 

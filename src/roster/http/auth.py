@@ -42,10 +42,9 @@ def authenticate(records: Records, headers: Map[str, str], right: Right) -> Call
 def _by_api_key(records: Records, secret: str, kinds: tuple[KeyKind, ...]) -> Caller:
     if not secret:
         raise Error(Code.UNAUTHENTICATED, "API key required")
-    for kind in kinds:
-        key = find_live_key(records, secret, kind)
-        if key is not None:
-            return Caller(key.owner_id, key.id)
+    key = find_live_key(records, secret, *kinds)
+    if key is not None:
+        return Caller(key.owner_id, key.id)
     raise Error(Code.FORBIDDEN, "Forbidden")
 
 

@@ -25,6 +25,8 @@ def shape_of(path: str) -> Shape:
         return Shape.TABLES
     return {
         "/api/v2/prodlytics": Shape.OBJECTS,
+        "/api/v2/rum": Shape.OBJECTS,
+        "/api/v2/replay": Shape.OBJECTS,
         "/api/v2/validate": Shape.VALIDATE_V2,
         "/api/v1/validate": Shape.VALIDATE_V1,
     }.get(path, Shape.STRINGS)

@@ -44,7 +44,14 @@ OWN_SCHEMAS: dict[str, Any] = {
     "OneSavedQuery": _data(_resource("saved_query")),
     "SavedQueryAnswer": {"type": "object", "required": ["data"], "properties": {"data": {"type": "object"}}},
     "FieldUses": _data(_resource("field_uses")),
+    "ReceivedEvents": _data({"type": "array", "items": _resource("received_event")}),
+    "RejectedEvents": _data({"type": "array", "items": _resource("rejected_event")}),
+    "EventsReplayed": _data(_resource("events_replayed")),
     "Secrets": _data({"type": "array", "items": _resource("secret")}),
+    "Accepted": {"type": "object", "required": ["request_id"], "properties": {"request_id": {"type": "string"}}},
+    "Erased": {"anyOf": [_data(_resource("erasure")), _data(_resource("erasure_preview"))]},
+    "Erasures": _data({"type": "array", "items": _resource("erasure")}),
+    "UserExport": _data(_resource("user_export")),
     "Empty": {"type": "object", "additionalProperties": False},
     "MappingVersions": {
         "type": "object",
@@ -110,8 +117,25 @@ ATTRIBUTE_TIME = {
     "description": "whether custom attributes in the search of events are those of now or of the event's time",
     "schema": {"type": "string", "enum": ["now", "event"], "default": "now"},
 }
-OWN_PARAMETERS = {"QueryEventFilteredUsers": (ATTRIBUTE_TIME,)}
-"""What operations of the contract take beside what it says."""
+
+
+def _parameter(name: str, type: str, meaning: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": meaning, "schema": {"type": type}}
+
+
+OWN_PARAMETERS = {
+    "QueryEventFilteredUsers": (ATTRIBUTE_TIME,),
+    "EraseUser": (DRY_RUN,),
+    "ExportUser": (
+        _parameter("limit", "integer", "events of a page"),
+        _parameter("cursor", "string", "next_cursor of the page before"),
+    ),
+    "ListErasures": (
+        _parameter("user_id", "string", "only receipts of this user"),
+        _parameter("limit", "integer", "receipts at most"),
+    ),
+}
+"""What operations take beside what the contract says, or beside their path."""
 ERRORS = ("400", "401", "403", "404", "409", "412", "413", "429", "501", "503")
 
 
@@ -143,7 +167,7 @@ def _operation(binding: Binding) -> dict[str, Any]:
         "summary": (operation.function.__doc__ or "").split("\n")[0],
         "parameters": described.get("parameters") or _path_parameters(binding.path),
         "security": _security(operation),
-        "responses": {str(binding.status): _success(operation)} | {s: _error(binding, s) for s in ERRORS},
+        "responses": {str(binding.status): _success(operation)} | {s: _error(binding, s) for s in _errors(operation)},
     }
     made["parameters"] = [*made["parameters"], *OWN_PARAMETERS.get(operation.name, ())]
     if operation.previewed:
@@ -155,6 +179,10 @@ def _operation(binding: Binding) -> dict[str, Any]:
     elif "requestBody" in described:
         made["requestBody"] = described["requestBody"]
     return made
+
+
+def _errors(operation: Operation) -> tuple[str, ...]:
+    return (*ERRORS, "408") if operation.right is Right.WRITE_EVENTS else ERRORS
 
 
 def _contract_operation(binding: Binding) -> dict[str, Any]:

@@ -20,6 +20,8 @@ OWN_PATHS: dict[str, tuple[str, str, int]] = {
     "GetProvenance": ("GET", "/api/roster/{entity}/profiles/{id}/provenance/{attribute}", 200),
     "GetDeclaration": ("GET", "/api/roster/declaration", 200),
     "ApplyDeclaration": ("PUT", "/api/roster/declaration", 200),
+    "SubmitRumEvents": ("POST", "/api/v2/rum", 202),
+    "SubmitReplay": ("POST", "/api/v2/replay", 202),
     "CreateRumSegment": ("POST", "/api/v2/rum/segment", 201),
     "ListRumSegments": ("GET", "/api/v2/rum/segment", 200),
     "GetRumSegment": ("GET", "/api/v2/rum/segment/{segment_id}", 200),
@@ -41,6 +43,12 @@ OWN_PATHS: dict[str, tuple[str, str, int]] = {
     "ListSecrets": ("GET", "/api/roster/secrets", 200),
     "PutSecret": ("PUT", "/api/roster/secrets/{name}", 200),
     "DeleteSecret": ("DELETE", "/api/roster/secrets/{name}", 204),
+    "EraseUser": ("POST", "/api/roster/users/{id}/erase", 200),
+    "ExportUser": ("GET", "/api/roster/users/{id}/export", 200),
+    "ListErasures": ("GET", "/api/roster/erasures", 200),
+    "ListReceivedEvents": ("GET", "/api/roster/intake/received", 200),
+    "ListRejectedEvents": ("GET", "/api/roster/intake/rejected", 200),
+    "ReplayRejectedEvents": ("POST", "/api/roster/intake/replay", 200),
     "PutUploadPart": ("PUT", "/api/roster/uploads/{id}/parts/{number}", 200),
 }
 """Verb, path and success status of what the contract does not have."""

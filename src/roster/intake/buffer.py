@@ -9,7 +9,7 @@ import mmap
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from roster.base.errors import Code, Error
 from roster.ports import Applied, Events
 
 _SEGMENT = re.compile(r"events-(\d{12})\.ndjson")
+SETTLE_QUIET_S = 30.0
+"""Seconds between two looks for sessions that ended by themselves, while nothing comes."""
 _FRESH = b'{"fresh":true,'
 
 _log = structlog.get_logger("roster.intake")
@@ -72,7 +74,7 @@ class EventLog:
     def append(self, lines: Sequence[bytes]) -> None:
         """Return when all lines are written and synced; callers that come together share one sync.
 
-        Errors: BUSY when too much waits to be applied, or when the disk refuses; then nothing is promised.
+        Errors: OVERLOADED when too much waits to be applied, BUSY when the disk refuses; then nothing is promised.
         """
         if not lines:
             return
@@ -84,7 +86,7 @@ class EventLog:
                 self._queue.remove(mine)
                 self._queued -= len(mine.data)
                 hint = f"at most {self._bytes_max} bytes may wait (setting log_bytes_max); try again later"
-                raise Error(Code.BUSY, "too many events wait to be applied", hint=hint)
+                raise Error(Code.OVERLOADED, "too many events wait to be applied", hint=hint)
             while self._writing and not mine.done:
                 self._turn.wait()
             if not mine.done:
@@ -252,12 +254,28 @@ def _sync_folder(folder: Path) -> None:
 
 
 class Applier:
-    """Moves closed segments into the engine, oldest first, each once; a thread does it all the time."""
+    """Moves closed segments into the engine, oldest first, each once; a thread does it all the time.
 
-    def __init__(self, log: EventLog, events: Events, *, interval_s: float = 0.2, retry_max_s: float = 30.0) -> None:
+    The rows of sessions follow their events every `settle_s`, and at every flush.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        events: Events,
+        now_ms: Callable[[], int],
+        *,
+        interval_s: float = 0.2,
+        settle_s: float = 1.0,
+        retry_max_s: float = 30.0,
+    ) -> None:
         self._log = log
         self._events = events
+        self._now_ms = now_ms
         self._interval_s = interval_s
+        self._settle_s = settle_s
+        self._settled_ms = 0
+        self._is_settled = False
         self._retry_max_s = retry_max_s
         self._applying = threading.Lock()
         self._stopping = threading.Event()
@@ -275,7 +293,22 @@ class Applier:
         self.flush()
 
     def flush(self) -> Applied:
-        """Apply everything appended before this call. Errors are the engine's; nothing is lost by them."""
+        """Apply everything appended before this call, with its sessions. Errors are the engine's; nothing is lost."""
+        applied = self._apply_all()
+        self._settle()
+        return applied
+
+    def _settle(self) -> None:
+        self._settled_ms = self._now_ms()
+        self._is_settled = True
+        self._events.settle(self._settled_ms)
+
+    def _settle_in_time(self) -> None:
+        wait_s = SETTLE_QUIET_S if self._is_settled else self._settle_s
+        if self._now_ms() - self._settled_ms >= wait_s * 1000:
+            self._settle()
+
+    def _apply_all(self) -> Applied:
         stored = duplicate = 0
         with self._applying:
             self._log.rotate()
@@ -289,7 +322,8 @@ class Applier:
         wait_s = self._interval_s
         while not self._stopping.wait(wait_s):
             try:
-                self.flush()
+                self._is_settled &= not self._apply_all().stored
+                self._settle_in_time()
                 wait_s = self._interval_s
             except Exception:  # noqa: BLE001 - the thread must outlive whatever the engine raises
                 wait_s = min(max(wait_s, 0.1) * 2, self._retry_max_s)

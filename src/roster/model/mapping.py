@@ -12,7 +12,7 @@ from roster.base.values import Difference, canonical, diff
 from roster.model import connection
 from roster.model.connection import Connection, Field
 from roster.model.rules import NO_RULES, Choice, Conflict
-from roster.model.schema import BUILTINS, Entity, Type
+from roster.model.schema import BUILTINS, TRAITS_PREFIX, Entity, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Attribute:
     """One attribute as readers see it: `id` as shown (custom ones as `@name`), `name` without the '@'.
 
     A custom one has offers, in the order in which they count; `choice` says how where there are several.
+    Or events give it: then `trait` is its name in what they say of the user or account.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Attribute:
     is_custom: bool
     offers: tuple[Offer, ...] = ()
     choice: Choice = Choice.PRECEDENCE
+    trait: str = ""
 
 
 def empty(entity: Entity) -> Mapping:
@@ -100,6 +102,18 @@ def attributes(mapping: Mapping) -> tuple[Attribute, ...]:
             offers.setdefault(f.id, []).append(Offer(c, f))
     rules = {c.field_id: c for c in mapping.conflicts}
     return (*builtins, *(_custom(given, rules.get(id)) for id, given in offers.items()))
+
+
+def traits(mapping: Mapping, types: Map[str, Type]) -> tuple[Attribute, ...]:
+    """The attributes that events give: `usr.plan` of what `setUser` said; a field of the mapping of that id wins."""
+    prefix = TRAITS_PREFIX[mapping.entity]
+    taken = {f.id.lower() for c in mapping.connections for f in c.fields}
+    told = f"What events say of it last ({prefix}.*)"
+    return tuple(
+        Attribute(f"@{id}", id, type, humanise(name), told, (), True, trait=name)
+        for name, type in types.items()
+        if (id := f"{prefix}.{name}").lower() not in taken
+    )
 
 
 def _custom(offers: list[Offer], conflict: Conflict | None) -> Attribute:

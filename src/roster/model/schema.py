@@ -97,8 +97,10 @@ EVENT_COLUMNS: tuple[EventColumn, ...] = (
 """Hot columns of events. Durations are nanoseconds. Everything else of an event stays in `rest`."""
 
 EVENT_REST = Column("rest", Type.ANY)
-EVENT_SCHEMA: Schema = (*(Column(c.name, c.type) for c in EVENT_COLUMNS), EVENT_REST)
-EVENT_TEXT = ("view_name", "view_url", "action_name", "event_name", "user_id", "user_email", "user_name")
+EVENT_USER = Column("resolved_user_id", Type.STRING)
+"""The user an event belongs to: its own, else the first one ever identified under its anonymous id."""
+EVENT_SCHEMA: Schema = (*(Column(c.name, c.type) for c in EVENT_COLUMNS), EVENT_REST, EVENT_USER)
+EVENT_TEXT = ("view_name", "view_url", "action_name", "event_name", EVENT_USER.name, "user_email", "user_name")
 """Columns that free text in an event search looks at."""
 
 
@@ -187,6 +189,11 @@ ACCOUNT_BUILTINS: tuple[Builtin, ...] = (
 BUILTINS = {Entity.USERS: USER_BUILTINS, Entity.ACCOUNTS: ACCOUNT_BUILTINS}
 
 
+TRAITS = Column("traits", Type.ANY)
+"""What events say of a user or account beside id, name and e-mail: the latest that said something."""
+TRAITS_PREFIX = {Entity.USERS: "usr", Entity.ACCOUNTS: "account"}
+
+
 def profile_schema(entity: Entity) -> Schema:
     """The columns of a profile relation before any connection adds to it."""
-    return tuple(Column(b.id, b.type) for b in BUILTINS[entity])
+    return (*(Column(b.id, b.type) for b in BUILTINS[entity]), TRAITS)

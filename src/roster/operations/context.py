@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from roster.base.errors import Code, Error, did_you_mean
+from roster.intake.state import Intake
 from roster.model.access import Caller
 from roster.model.connection import Connection
 from roster.model.mapping import Mapping
@@ -97,6 +98,18 @@ class Log(Protocol):
     def append(self, lines: list[bytes]) -> None: ...
 
 
+class Traces(Protocol):
+    """Lines beside the engine that may be about one person: acknowledged and not stored yet, or never to be."""
+
+    def settle(self) -> None:
+        """Have the engine store every event that was acknowledged before this call."""
+        ...
+
+    def drop(self, ids: Sequence[str], emails: Sequence[str], *, dry_run: bool) -> dict[str, int]:
+        """Drop the lines of a person that could not be stored; how many by place."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
     """Our own records, what makes keys and seals secrets: all that commands beside a running server need."""
@@ -124,6 +137,10 @@ class Context:
     sources: Sources
     syncs: Desk
     uses: Uses
+    traces: Traces
+    intake: Intake
+    removed: Callable[[], Map[str, int]]
+    """What was removed since the start because it was too old, by kind."""
     sources_changed: Callable[[], None]
     """Called after a mapping or a table changed, so that what is built from them is built again."""
 

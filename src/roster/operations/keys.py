@@ -35,10 +35,10 @@ def revoke_key(records: Records, id: str) -> None:
         raise Error(Code.NOT_FOUND, f"no live key has the id {id!r}", hint="`roster key list` shows the ids")
 
 
-def find_live_key(records: Records, secret: str, kind: KeyKind) -> Key | None:
-    """The key of a secret, if it is of that kind and not revoked."""
+def find_live_key(records: Records, secret: str, *kinds: KeyKind) -> Key | None:
+    """The key of a secret, if it is of one of these kinds and not revoked."""
     key = records.store.find_key(hash_key(secret, records.pepper))
-    return key if key is not None and key.kind is kind and key.revoked_ms is None else None
+    return key if key is not None and key.kind in kinds and key.revoked_ms is None else None
 
 
 def validate_v1(context: Context, request: Request) -> Reply:

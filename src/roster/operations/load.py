@@ -26,7 +26,10 @@ def load_events(
     """Store the events of a file; `columns` maps event paths (`usr.id`) to columns, or constants (`=view`)."""
     if not path.is_file():
         raise Error(Code.NOT_FOUND, f"there is no file {path}")
-    return context.events.load_file(path, format_of_name(path.name, format or ""), columns, report)
+    applied = context.events.load_file(path, format_of_name(path.name, format or ""), columns, report)
+    report(Progress("sessions", 0, None))
+    context.events.settle(context.clock.now_ms())
+    return applied
 
 
 def load_table(

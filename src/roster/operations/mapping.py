@@ -10,7 +10,7 @@ from roster.base.time import instant, iso_ms
 from roster.model.changes import create, delete, draft, update, warnings
 from roster.model.connection import REFERENCE_TABLE, Connection, CreateRequest, Field, UpdateRequest
 from roster.model.held import is_reference, sources_of, tables_of
-from roster.model.mapping import Mapping, attributes
+from roster.model.mapping import Mapping, attributes, traits
 from roster.model.reference_table import Table
 from roster.model.rules import NO_RULES, Conflict
 from roster.model.schema import Entity, Type
@@ -188,7 +188,7 @@ def get_mapping(context: Context, request: Request) -> Reply:
             "is_custom": a.is_custom,
             "type": SHOWN_TYPES.get(a.type, a.type.value),
         }
-        for a in attributes(mapping)
+        for a in (*attributes(mapping), *traits(mapping, context.events.read_traits(mapping.entity)))
     ]
     body = envelope("get_mappings_response", "get_mappings_response", {"attributes": shown})
     return Reply(body, {"etag": etag(mapping.version)})

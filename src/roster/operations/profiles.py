@@ -13,7 +13,7 @@ from roster.analyses.scopes import World
 from roster.base.errors import Code, Error
 from roster.base.time import Range, iso_ms
 from roster.model.held import sources_of
-from roster.model.mapping import Mapping
+from roster.model.mapping import Mapping, traits
 from roster.model.reference_table import Table
 from roster.model.schema import Entity
 from roster.operations.bodies import (
@@ -49,7 +49,10 @@ def world_of(context: Context, entity: Entity, request: Request | None = None) -
 def world_under(context: Context, mapping: Mapping, more: Sequence[Table] = ()) -> World:
     """A mapping with its sources, at this moment; `more`: tables that are only on trial."""
     sources = sources_of(mapping, [*context.store.list_tables(), *more]) if mapping.connections else {}
-    return World(mapping, sources, context.clock.now_ms(), context.limits.alias_ms(), context.limits.search_terms_max)
+    limits = context.limits
+    given = traits(mapping, context.events.read_traits(mapping.entity))
+    now_ms = context.clock.now_ms()
+    return World(mapping, sources, now_ms, limits.alias_ms(), limits.search_terms_max, traits=given)
 
 
 def query_users(context: Context, request: Request) -> Reply:

@@ -53,7 +53,7 @@ def get_provenance(context: Context, request: Request) -> Reply:
         "attribute": attribute.id,
         "profile": profile,
         "value": shown(value),
-        "from": "events" if not attribute.is_custom else winner,
+        "from": winner if attribute.offers else "events",
         "rule": attribute.choice.value if len(attribute.offers) > 1 else None,
         "offers": [
             _offer(context, request, world, attribute, offer, found.get(offer.connection.id), winner)

@@ -1,6 +1,18 @@
 """The ports: what operations need of engines, stores, sources and clocks. Holds no implementation."""
 
-from roster.ports.engine import Answer, Applied, Budget, Cancel, Engine, Events, Explanation, Progress
+from roster.ports.engine import (
+    Answer,
+    Applied,
+    Budget,
+    Cancel,
+    Engine,
+    Erased,
+    EventPage,
+    Events,
+    Explanation,
+    Forgotten,
+    Progress,
+)
 from roster.ports.records import Clock, Store, Vault
 from roster.ports.sources import Jobs, Notice, Notices, Reading, Sources, Wanted
 from roster.ports.tables import ANEW, Loaded, Merge, RowPage, Staged, Tables
@@ -13,8 +25,11 @@ __all__ = [
     "Cancel",
     "Clock",
     "Engine",
+    "Erased",
+    "EventPage",
     "Events",
     "Explanation",
+    "Forgotten",
     "Jobs",
     "Loaded",
     "Merge",

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from roster.model.schema import Entity, Schema
+from roster.model.schema import Entity, Schema, Type
 from roster.query.plan import Plan
 
 
@@ -98,6 +98,34 @@ class Progress:
     total: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What there was of one user: rows by kind, and the texts by which traces of the user are known elsewhere."""
+
+    counts: Map[str, int]
+    emails: tuple[str, ...]
+    anonymous_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """How much was removed because it was old."""
+
+    events: int = 0
+    sessions: int = 0
+    users: int = 0
+    accounts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Whole events as they are kept, in the shape they came in, newest first, and the place of the last of them."""
+
+    events: list[dict[str, Any]]
+    after: tuple[int, str] | None
+    """Time in epoch microseconds and identity; None when no more follow."""
+
+
 class Events(Protocol):
     """Keeps events and the profiles built from them; every call is one transaction."""
 
@@ -118,4 +146,31 @@ class Events(Protocol):
 
     def rebuild_profiles(self) -> None:
         """Compute all profiles anew from the stored events."""
+        ...
+
+    def settle(self, now_ms: int) -> None:
+        """Bring the rows of sessions up to the events stored before, and end those that were quiet for too long."""
+        ...
+
+    def read_traits(self, entity: Entity) -> Map[str, Type]:
+        """Attributes that events give to an entity's profiles, each with the type that fits all values seen."""
+        ...
+
+    def erase_user(self, user_id: str, *, dry_run: bool = False) -> Erased:
+        """Remove all that is kept of a user and of the anonymous ids that are the user's, in one transaction.
+
+        With `dry_run` it is only counted. A user nobody knows is no error.
+        """
+        ...
+
+    def forget_before(self, before_ms: int) -> Forgotten:
+        """Remove events of before a time, and profiles last seen before it; a transaction for each portion."""
+        ...
+
+    def list_links(self, user_id: str) -> dict[str, list[dict[str, Any]]]:
+        """The accounts and anonymous ids of a user, under `accounts` and `identities`, with their times."""
+        ...
+
+    def list_events(self, user_id: str, *, limit: int, after: tuple[int, str] | None = None) -> EventPage:
+        """The events of a user, sessions among them, after a place in the order."""
         ...

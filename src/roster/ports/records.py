@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping as Map, Sequence
 from typing import Any, Protocol
 
 from roster.model.access import Key
+from roster.model.erasure import Erasure
 from roster.model.mapping import Mapping, Version
 from roster.model.reference_table import Table, Upload
 from roster.model.saved_query import SavedQuery
@@ -174,6 +175,18 @@ class Store(Protocol):
 
     def list_uses(self, entity: Entity) -> list[Use]:
         """The latest first."""
+        ...
+
+    def add_erasure(self, erasure: Erasure) -> None:
+        """Keep that an erase begins."""
+        ...
+
+    def finish_erasure(self, erasure: Erasure) -> None:
+        """Keep what an erase that was begun has removed."""
+        ...
+
+    def list_erasures(self, *, subject: str | None = None, limit: int) -> list[Erasure]:
+        """The newest first, of one subject when it is told."""
         ...
 
 

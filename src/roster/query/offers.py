@@ -10,7 +10,7 @@ from roster.model.connection import Connection, Field, find_column
 from roster.model.mapping import Attribute, Offer
 from roster.model.reference_table import Table, column_of, stored_columns
 from roster.model.rules import Choice, Nulls
-from roster.model.schema import Column as SchemaColumn, Type
+from roster.model.schema import TRAITS, Column as SchemaColumn, Type
 from roster.model.source import CHANGED_AT
 from roster.query.expr import (
     And,
@@ -20,6 +20,7 @@ from roster.query.expr import (
     Compare,
     Expr,
     Fn,
+    Get,
     If,
     In,
     IsNull,
@@ -87,6 +88,8 @@ def attribute_value(attribute: Attribute, sources: Sources, held: Map[str, Type]
     """The attribute over profiles joined with their sources; `held`: the columns of that relation."""
     if not attribute.is_custom:
         return Column(attribute.name, attribute.type)
+    if attribute.trait:
+        return Cast(Get(Column(TRAITS.name, TRAITS.type), attribute.trait), attribute.type)
     bids = bids_of(attribute, sources, held)
     if len(bids) == 1 and attribute.choice is not Choice.NON_EMPTY:
         return bids[0].value

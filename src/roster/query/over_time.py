@@ -32,7 +32,16 @@ from roster.query.plan import (
     Window,
     schema_of,
 )
-from roster.query.relations import EVENTS, ROW, JoinSides, declared, join_sides, normalise_key, read_profiles
+from roster.query.relations import (
+    EVENTS,
+    ROW,
+    USER_OF_EVENT,
+    JoinSides,
+    declared,
+    join_sides,
+    normalise_key,
+    read_profiles,
+)
 
 SPAN = (
     ROW,
@@ -130,7 +139,7 @@ def _enrich(
     shared = _shared(spans, names, table, sides)
     lone = spans if shared is None else one_at_a_time(spans, names, row, shared)
     met = Join(users, lone, "inner", ((names.ours, names.key),))
-    return Join(plan, met, "left", ((user, names.user),), During(TIME, names.since, names.until))
+    return Join(plan, met, "left", ((USER_OF_EVENT, names.user),), During(TIME, names.since, names.until))
 
 
 def _shared(spans: Plan, names: _Names, table: Table, sides: JoinSides) -> Plan | None:

@@ -14,7 +14,9 @@ from roster.model.mapping import Attribute, Mapping, attributes
 from roster.model.reference_table import Table, column_of, relation_of, stored_columns
 from roster.model.schema import (
     EVENT_SCHEMA,
+    EVENT_USER,
     KEY_ATTRIBUTE,
+    TRAITS,
     Column as SchemaColumn,
     Entity,
     Type,
@@ -39,6 +41,9 @@ from roster.query.plan import (
 )
 
 EVENTS = Read("events", EVENT_SCHEMA)
+USER_OF_EVENT = Column(EVENT_USER.name, EVENT_USER.type)
+OWNER_OF_EVENT = {Entity.USERS: USER_OF_EVENT, Entity.ACCOUNTS: Column(KEY_ATTRIBUTE[Entity.ACCOUNTS], Type.STRING)}
+"""The column of events that names the profile they belong to."""
 ROW = SchemaColumn("_row", Type.INTEGER)
 """Every stored table carries its rows' order of insertion: the later of two duplicates wins."""
 
@@ -48,7 +53,7 @@ def read_profiles(entity: Entity) -> Read:
     return Read(entity.value, profile_schema(entity))
 
 
-def profiles(mapping: Mapping, sources: Sources) -> Project:
+def profiles(mapping: Mapping, sources: Sources, traits: tuple[Attribute, ...] = ()) -> Project:
     """All attributes of an entity under their bare names; a field whose source is missing is null."""
     plan: Plan = read_profiles(mapping.entity)
     for connection in mapping.connections:
@@ -56,7 +61,8 @@ def profiles(mapping: Mapping, sources: Sources) -> Project:
         if table is not None:
             plan = enrich(plan, mapping.entity, connection, table)
     held = {column.name: column.type for column in schema_of(plan)}
-    return Project(plan, tuple((a.name, attribute_value(a, sources, held)) for a in attributes(mapping)))
+    shown = (*attributes(mapping), *traits)
+    return Project(plan, tuple((a.name, attribute_value(a, sources, held)) for a in shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ def join_sides(entity: Entity, connection: Connection, table: Table) -> JoinSide
     When the source has no such column but the entity has such an attribute, it names the entity's
     side and the source's primary key is used. None when neither is so.
     """
-    known = {c.name: c for c in profile_schema(entity)}
+    known = {c.name: c for c in profile_schema(entity) if c != TRAITS}
     column = find_source_column(table, connection.join_attribute)
     if column is not None:
         return JoinSides(known[parse_join_type(entity, connection.join_type)], column)
@@ -184,7 +190,7 @@ def events(users: Project | None, customs: tuple[Attribute, ...]) -> Plan:
         (key.name, Column(KEY_ATTRIBUTE[Entity.USERS], Type.STRING)),
         *((a.id, Column(a.name, a.type)) for a in customs),
     )
-    return Join(EVENTS, Project(users, columns), "left", ((Column("user_id", Type.STRING), key),))
+    return Join(EVENTS, Project(users, columns), "left", ((USER_OF_EVENT, key),))
 
 
 def where(plan: Plan, condition: Expr) -> Plan:

@@ -15,6 +15,7 @@ from roster.model.mapping import Mapping, Version, diff_versions, empty, from_js
 from roster.model.reference_table import Table, Upload
 from roster.model.schema import Entity
 from roster.store.connections import Connections
+from roster.store.erasures import ErasureRecords
 from roster.store.migration import migrate
 from roster.store.records import (
     AuditEntry,
@@ -43,7 +44,7 @@ HISTORY = select(*(column for column in mapping_versions.c if column is not mapp
 KEY_BY_HASH = select(keys).where(keys.c.hash == bindparam("hash"))
 
 
-class Database(SyncRecords, SecretRecords, SegmentRecords, QueryRecords, UseRecords):
+class Database(SyncRecords, SecretRecords, SegmentRecords, QueryRecords, UseRecords, ErasureRecords):
     """Our own records in one database; every method is one transaction and may be called from any thread."""
 
     def __init__(self, connections: Connections, organisation_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration: what a database must be at for this code."""
 
 metadata = MetaData(
@@ -174,6 +174,18 @@ uses = Table(
     Column("count", BigInteger, nullable=False),
     Column("last_ms", BigInteger, nullable=False),
     Index("ix_uses_last_ms", "last_ms"),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("subject", String, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String, nullable=False),
+    Column("finished_ms", BigInteger),
+    Column("counts", JSON, nullable=False),
+    Index("ix_erasures_at_ms", "at_ms"),
 )
 
 uploads = Table(

@@ -1,0 +1,151 @@
+"""Owns the rows of sessions among the events: computed from the events of each session, anew when one of them changes.
+
+Holds no transaction of its own. A session is whatever bears its id, but for what servers say of it; that it goes
+on is a matter of the time it is looked at.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from roster.base.time import instant
+from roster.model.schema import EVENT_COLUMNS
+
+IDLE_MS = 15 * 60 * 1000
+LENGTH_MS_MAX = 4 * 60 * 60 * 1000
+PORTION = 100_000
+"""Sessions computed in one transaction."""
+
+_OF_USER = ("user_id", "user_email", "user_name", "anonymous_id", "account_id", "account_name")
+"""What a session takes from its last view, nothing included: who logged out before it is not its user."""
+_NOT_OF_SESSIONS = frozenset(
+    {"event_id", "time", "type", "session_id", "view_id", "view_name", "view_url", "loading_time", "time_spent"}
+    | {"action_type", "action_name", "event_name", *_OF_USER}
+)
+_LATEST = tuple(c.name for c in EVENT_COLUMNS if c.name not in _NOT_OF_SESSIONS)
+"""What a session takes from the latest of its events that says it."""
+_URL_PARTS = ("url_scheme", "url_host", "url_path", "url_path_group", "url_hash", "url_query", "referrer")
+_COUNTED = ("view", "action", "error", "resource", "long_task")
+
+_SPENT_US = f"least(greatest(coalesce(time_spent, 0), 0) // 1000, {LENGTH_MS_MAX * 1000})"
+_ENDS = f"CASE WHEN type = 'view' THEN time + to_microseconds({_SPENT_US}) ELSE time END"
+
+
+def _json(pairs: dict[str, str]) -> str:
+    """A JSON object without the keys that have no value."""
+    inner = ", ".join(f"'{key}', {value}" for key, value in pairs.items())
+    return f"json_merge_patch('{{}}', json_object({inner}))"
+
+
+def _each(template: str, names: tuple[str, ...]) -> str:
+    return ", ".join(template.format(name) for name in names)
+
+
+def _view(side: str) -> str:
+    """The first or last view of a session: `side` is min or max."""
+    parts = {"id": "view_id", "name": "view_name", "url": "view_url"}
+    parts |= {part: f"variant_extract(view, '{part}')::JSON" for part in _URL_PARTS}
+    return f"arg_{side}({_json(parts)}, (time, event_id)) FILTER (type = 'view')"
+
+
+_SESSION = {
+    "type": "first_type",
+    "time_spent": "time_spent",
+    "is_active": "is_active",
+    "has_replay": "has_replay",
+    "referrer": "json_extract(initial_view, '$.referrer')",
+    "initial_view": "initial_view",
+    "last_view": "last_view",
+    **{name: f"json_object('count', {name}_count)" for name in (*_COUNTED, "frustration")},
+}
+
+_COMPUTE = f"""
+    CREATE OR REPLACE TEMP TABLE computed AS
+    WITH mine AS (
+        SELECT * EXCLUDE (rest), variant_extract(rest, 'view') AS view, variant_extract(rest, 'session') AS said,
+            variant_extract(variant_extract(rest, 'action'), 'frustration') AS frustration, {_ENDS} AS ends
+        FROM events
+        WHERE time BETWEEN $since AND $until AND type NOT IN ('session', 'server')
+            AND session_id IN (SELECT session_id FROM due)
+    ), told AS (
+        SELECT session_id, min(time) AS since, max(ends) AS until,
+            {_each("arg_max(struct_pack(v := {0}), (time, event_id)) FILTER (type = 'view') AS {0}", _OF_USER)},
+            {_each("arg_max({0}, (time, event_id)) FILTER ({0} IS NOT NULL) AS {0}", _LATEST)},
+            {_each("count(*) FILTER (type = '{0}') AS {0}_count", _COUNTED)},
+            coalesce(sum(json_array_length(variant_extract(frustration, 'type')::JSON)), 0)::BIGINT
+                AS frustration_count,
+            arg_min(variant_extract(said, 'type')::JSON, (time, event_id)) AS first_type,
+            coalesce(bool_or(TRY_CAST(variant_extract(said, 'has_replay') AS BOOLEAN)), false) AS has_replay,
+            coalesce(bool_or(NOT TRY_CAST(variant_extract(said, 'is_active') AS BOOLEAN)), false) AS has_ended,
+            {_view("min")} AS initial_view, {_view("max")} AS last_view
+        FROM mine GROUP BY session_id
+    )
+    SELECT * REPLACE ({_each("{0}.v AS {0}", _OF_USER)}),
+        least(epoch_ms(until) - epoch_ms(since), {LENGTH_MS_MAX}) * 1000000 AS time_spent,
+        NOT has_ended AND until > $idle_since AS is_active
+    FROM told"""
+
+_COLUMNS = ", ".join((*_OF_USER, *_LATEST, "session_id"))
+_INSERT = f"""
+    INSERT INTO events BY NAME
+    SELECT 'session:' || session_id AS event_id, since AS time, 'session' AS type, {_COLUMNS},
+        json_object('session', {_json(_SESSION)})::VARIANT AS rest,
+        coalesce(user_id, (SELECT identities.user_id FROM identities
+            WHERE identities.anonymous_id = computed.anonymous_id)) AS resolved_user_id
+    FROM computed"""
+
+
+def note_stale(connection: duckdb.DuckDBPyConnection) -> None:
+    """Remember the sessions whose events were staged or replaced."""
+    connection.execute("""
+        INSERT INTO stale_sessions SELECT session_id, min(time), max(time) FROM (
+            SELECT session_id, time FROM staging WHERE type <> 'server'
+            UNION ALL SELECT session_id, time FROM replaced)
+        WHERE session_id IS NOT NULL GROUP BY session_id""")
+
+
+def mark_all(connection: duckdb.DuckDBPyConnection) -> None:
+    """Have every session computed anew."""
+    connection.execute("""
+        INSERT INTO stale_sessions SELECT session_id, min(time), max(time) FROM events
+        WHERE session_id IS NOT NULL GROUP BY session_id""")
+
+
+def mark_ended(connection: duckdb.DuckDBPyConnection, now_ms: int) -> None:
+    """Have the sessions computed anew that have been quiet for too long to go on."""
+    connection.execute(
+        """INSERT INTO stale_sessions SELECT session_id, since, until FROM session_spans
+            WHERE is_active AND until <= ?""",
+        [instant(now_ms - IDLE_MS)],
+    )
+
+
+def settle_portion(connection: duckdb.DuckDBPyConnection, now_ms: int) -> int:
+    """Bring the rows of some stale sessions up to their events. Gives how many they were."""
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE due AS
+        SELECT session_id, least(min(stale.since), any_value(span.since)) AS since,
+            greatest(max(stale.until), any_value(span.until)) AS until
+        FROM stale_sessions AS stale LEFT JOIN session_spans AS span USING (session_id)
+        GROUP BY session_id ORDER BY min(stale.since) LIMIT {PORTION}
+        """
+    )
+    found = connection.execute("SELECT count(*), min(since), max(until) FROM due").fetchone()
+    if not found or not found[0]:
+        return 0
+    bounds = {"since": found[1], "until": found[2], "idle_since": instant(now_ms - IDLE_MS)}
+    connection.execute(_COMPUTE, bounds)
+    for statement in (
+        "DELETE FROM stale_sessions WHERE session_id IN (SELECT session_id FROM due)",
+        "DELETE FROM session_spans WHERE session_id IN (SELECT session_id FROM due)",
+        "INSERT INTO session_spans BY NAME SELECT session_id, since, until, is_active FROM computed",
+    ):
+        connection.execute(statement)
+    connection.execute(
+        """DELETE FROM events WHERE type = 'session' AND time BETWEEN $since AND $until
+            AND session_id IN (SELECT session_id FROM due)""",
+        {"since": bounds["since"], "until": bounds["until"]},
+    )
+    connection.execute(_INSERT)
+    return int(found[0])

@@ -1,0 +1,35 @@
+"""Owns bringing a database that an earlier Roster made up to the present tables, once, at its first start."""
+
+from __future__ import annotations
+
+import duckdb
+
+from roster.engine.identity import relearn
+from roster.engine.profiles import OWNER, rebuild, stored
+from roster.engine.sessions import mark_all
+from roster.engine.traits import learn_kinds
+
+_ADDED = {
+    "events": {"resolved_user_id": "VARCHAR"},
+    "users": {"traits": "VARIANT", "traits_text": "VARCHAR", "traits_text_at": "TIMESTAMP"},
+    "accounts": {"traits": "VARIANT", "traits_text": "VARCHAR", "traits_text_at": "TIMESTAMP"},
+}
+"""Columns that tables made by earlier versions lack."""
+
+
+def upgrade(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add what is missing and compute it from the stored events; nothing when all is there."""
+    described = "SELECT column_name FROM duckdb_columns() WHERE table_name = 'events'"
+    if "resolved_user_id" in {name for (name,) in connection.execute(described).fetchall()}:
+        return
+    for table, columns in _ADDED.items():
+        for name, type in columns.items():
+            connection.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {type}')
+    connection.execute(f"UPDATE events SET resolved_user_id = {OWNER} WHERE user_id IS NOT NULL")
+    relearn(connection)
+    learn_kinds(connection, stored("type <> 'session'"))
+    rebuild(connection)
+    mark_all(connection)
+    known = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    for table in known & {"enriched_layout", "enriched_source"}:
+        connection.execute(f"DELETE FROM {table}")  # what they name lacks the new columns

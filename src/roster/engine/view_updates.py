@@ -1,0 +1,142 @@
+"""Owns merging partial versions of views (`view_update`) into whole ones, in whatever order they arrive.
+
+Holds no transaction of its own. Of a view that has partial versions, the newest whole version and the partial
+ones after it are kept until a newer whole version comes; the view is what they give in the order of versions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import duckdb
+
+from roster.engine.staging import TRAITS
+from roster.model.schema import EVENT_COLUMNS, Type
+
+_REPLACED_WHOLE = frozenset({"context", "connectivity", "usr", "account", "device", "privacy", "feature_flags"})
+_VIEW_REPLACED_WHOLE = frozenset({"custom_timings"})
+_LIFTED = tuple((c.name, tuple(c.path.split("."))) for c in EVENT_COLUMNS if c.name not in ("event_id", "time", "type"))
+_TIME = "time"
+
+_TOUCHED = """
+    CREATE OR REPLACE TEMP TABLE parted AS
+    SELECT DISTINCT view_id FROM staging WHERE type = 'view_update' AND view_id IS NOT NULL
+    UNION SELECT view_id FROM staging SEMI JOIN view_parts USING (view_id) WHERE type = 'view'"""
+_NAMES = ", ".join(f'"{name}"' for name, _ in _LIFTED)
+_LINE = f"json_object('time', epoch_ms(time), 'columns', to_json(struct_pack({_NAMES})), 'rest', rest::JSON)"
+_VERSION = "coalesce(TRY_CAST(variant_extract(variant_extract(rest, '_dd'), 'document_version') AS BIGINT), 0)"
+_KEEP_STORED = f"""
+    INSERT INTO view_parts SELECT view_id, {_VERSION}, true, {_LINE} FROM events
+    WHERE event_id IN (SELECT 'view:' || view_id FROM parted ANTI JOIN view_parts USING (view_id)) AND type = 'view'"""
+_KEEP_STAGED = f"""
+    INSERT INTO view_parts SELECT view_id, coalesce(v, 0), type = 'view', {_LINE}
+    FROM staging WHERE type IN ('view', 'view_update') AND view_id IN (SELECT view_id FROM parted)"""
+_DROP_STAGED = """
+    DELETE FROM staging WHERE type IN ('view', 'view_update') AND view_id IN (SELECT view_id FROM parted)"""
+_DROP_OLD = """
+    DELETE FROM view_parts WHERE rowid IN (
+        SELECT part.rowid FROM view_parts AS part
+        JOIN (SELECT view_id, max(v) AS v FROM view_parts WHERE whole GROUP BY view_id) AS newest USING (view_id)
+        WHERE part.v < newest.v OR (part.v = newest.v AND NOT part.whole))"""
+_DROP_TWICE = """
+    DELETE FROM view_parts WHERE rowid IN (
+        SELECT rowid FROM (
+            SELECT rowid, row_number() OVER (PARTITION BY view_id, v, whole ORDER BY line) AS place FROM view_parts)
+        WHERE place > 1)"""
+_DROP_WHOLE = """
+    DELETE FROM view_parts WHERE view_id NOT IN (SELECT view_id FROM view_parts WHERE NOT whole)"""
+
+
+def merge_updates(connection: duckdb.DuckDBPyConnection) -> None:
+    """Replace staged versions of views that have partial ones by what they come to."""
+    connection.execute(_TOUCHED)
+    if not connection.execute("SELECT 1 FROM parted LIMIT 1").fetchone():
+        connection.execute("DELETE FROM staging WHERE type = 'view_update'")  # of no view
+        return
+    first = connection.execute("SELECT min(n) FROM staging").fetchone()
+    for statement in (_KEEP_STORED, _KEEP_STAGED, _DROP_STAGED, _DROP_OLD, _DROP_TWICE):
+        connection.execute(statement)
+    rows = connection.execute(
+        "SELECT view_id, v, line FROM view_parts WHERE view_id IN (SELECT view_id FROM parted) ORDER BY view_id, v"
+    ).fetchall()
+    merged: dict[str, tuple[int, dict[str, Any]]] = {}
+    for view_id, version, line in rows:
+        held = merged.get(view_id)
+        part = _wire(json.loads(line))
+        merged[view_id] = (version, _merge(held[1], part) if held else part)
+    _stage(connection, merged, first[0] if first else 0)
+    connection.execute(_DROP_WHOLE)
+
+
+def _wire(line: dict[str, Any]) -> dict[str, Any]:
+    """The event as it was sent, columns back at their places; its time under `_TIME`."""
+    wire: dict[str, Any] = line["rest"] or {}
+    wire[_TIME] = line["time"]
+    for name, path in _LIFTED:
+        value = line["columns"][name]
+        if value is not None:
+            node = wire
+            for key in path[:-1]:
+                node = node.setdefault(key, {})
+            node[path[-1]] = value
+    return wire
+
+
+def _merge(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """A version with the next one on top: named objects are replaced, page states appended, others merged."""
+    states = [*_states(whole), *_states(part)]
+    merged = _lay(whole, part, _REPLACED_WHOLE)
+    if states:
+        merged["_dd"] = {**merged.get("_dd", {}), "page_states": states}
+    return merged
+
+
+def _states(wire: dict[str, Any]) -> Iterable[Any]:
+    inner = wire.get("_dd")
+    states = inner.get("page_states") if isinstance(inner, dict) else None
+    return states if isinstance(states, list) else ()
+
+
+def _lay(under: dict[str, Any], over: dict[str, Any], replaced: frozenset[str]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        held = merged.get(key)
+        if isinstance(value, dict) and isinstance(held, dict) and key not in replaced:
+            merged[key] = _lay(held, value, _VIEW_REPLACED_WHOLE if key == "view" else frozenset())
+        else:
+            merged[key] = value
+    return merged
+
+
+def _stage(connection: duckdb.DuckDBPyConnection, merged: dict[str, tuple[int, dict[str, Any]]], first: int) -> None:
+    """Stage merged views as versions that replace what is stored, whatever its version."""
+    lines = []
+    for view_id, (version, wire) in merged.items():
+        columns = {name: _take(wire, path) for name, path in _LIFTED}
+        lines.append({"k": f"view:{view_id}", "v": version, "at": wire.pop(_TIME), "rest": wire} | columns)
+    types = {name: "BIGINT" if c.type is Type.INTEGER else "VARCHAR" for c in EVENT_COLUMNS for name in [c.name]}
+    fields = ", ".join(f"\"{name}\" := (line->>'{name}')::{types[name]}" for name, _ in _LIFTED)
+    connection.execute(
+        f"""
+        INSERT INTO staging BY NAME SELECT *, {TRAITS} FROM (
+        SELECT line->>'k' AS event_id, $first AS n, false AS fresh, true AS merged, (line->>'v')::BIGINT AS v,
+            make_timestamp_ms((line->>'at')::BIGINT) AS time, 'view' AS type, (line->'rest')::VARIANT AS rest,
+            unnest(struct_pack({fields}))
+        FROM (SELECT unnest(from_json($lines::JSON, '["JSON"]')) AS line))
+        """,
+        {"first": first, "lines": json.dumps(lines)},
+    )
+
+
+def _take(node: Any, path: tuple[str, ...]) -> Any:
+    """Lift a value out of an event, with the objects that are empty then."""
+    if not isinstance(node, dict):
+        return None
+    if len(path) == 1:
+        return node.pop(path[0], None)
+    value = _take(node.get(path[0]), path[1:])
+    if value is not None and not node[path[0]]:
+        del node[path[0]]
+    return value
