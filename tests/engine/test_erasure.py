@@ -153,6 +153,23 @@ def test_a_dry_run_changes_nothing(engine: Engine) -> None:
     assert engine.state() == before
 
 
+def test_an_account_that_only_loses_a_user_keeps_the_rest(engine: Engine) -> None:
+    def event(id: str, at: int, name: str = "A") -> dict[str, Any]:
+        said = {"time": AT + at, "user_id": id, "account_id": "a", "account_name": name}
+        return {"k": f"{id}-{at}", "type": "action", "rest": {"account": {"by": id}}} | said
+
+    engine.clear()
+    engine.apply([event("u2", 0), event("u1", 1, "B"), event("u2", 2, "C"), event("u3", 3, "D")])
+    users = "SELECT user_count, account_name, epoch_ms(first_seen), epoch_ms(last_seen) FROM accounts"
+    assert engine.rows(users) == [(3, "D", AT, AT + 3)]
+    engine.events.erase_user("u1")
+    assert engine.rows(users) == [(2, "D", AT, AT + 3)]
+    engine.events.erase_user("u3")
+    assert engine.rows(users) == [(1, "C", AT, AT + 2)]
+    engine.events.erase_user("u2")
+    assert engine.rows(users) == []
+
+
 SECRET_ID, SECRET_EMAIL = "person-7f3a9c", "person.7f3a9c@example.com"
 
 

@@ -288,6 +288,9 @@ class FlakyEvents:
     def applied_segment(self) -> int:
         return 0
 
+    def settle(self, now_ms: int) -> None:
+        """There are no sessions here."""
+
     def load_file(self, path: Path, format: str, columns: object, report: Callable[[Progress], None]) -> Applied:
         raise NotImplementedError
 

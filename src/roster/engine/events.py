@@ -29,7 +29,6 @@ from roster.engine.profiles import (
     merge_rows,
     rebuild,
     recompute,
-    stored,
 )
 from roster.engine.sessions import mark_all, mark_ended, note_stale, settle_portion
 from roster.engine.staging import COLUMNS, create_staging, stage_lines
@@ -52,17 +51,16 @@ _KNOWN = """
     CREATE OR REPLACE TEMP TABLE known AS
     SELECT events.event_id, events.rowid AS place
     FROM events JOIN (SELECT event_id FROM staging WHERE NOT fresh) USING (event_id)"""
-_VERSION = "TRY_CAST(variant_extract(variant_extract(old.rest, '_dd'), 'document_version') AS BIGINT)"
 _REPLACED = f"""
     CREATE OR REPLACE TEMP TABLE replaced AS
-    SELECT old.place, old.event_id, {SUBSUMED} AS subsumed, old.anonymous_id, old.resolved_user_id,
+    SELECT old.rowid AS place, old.event_id, {SUBSUMED} AS subsumed, old.anonymous_id, old.resolved_user_id,
         {", ".join(f"old.{c}" for c in PROFILE_INPUTS)}
-    FROM {stored("rowid IN (SELECT place FROM known)")} AS old
-    JOIN staging AS new USING (event_id)
-    WHERE old.type = 'view' AND (new.v > coalesce({_VERSION}, 0) OR new.merged)"""
+    FROM events AS old JOIN staging AS new USING (event_id)
+    WHERE old.rowid IN (SELECT place FROM known) AND old.type = 'view' AND (new.v > coalesce(old.v, 0) OR new.merged)"""
 _ONLY_NEW = """
     DELETE FROM staging
     WHERE event_id IN (SELECT event_id FROM known) AND event_id NOT IN (SELECT event_id FROM replaced)"""
+_TRAITS = "user_traits, account_traits"
 _DROP_OLD = "DELETE FROM events WHERE rowid IN (SELECT place FROM replaced)"
 
 _CHANGES = f"""
@@ -71,7 +69,7 @@ _CHANGES = f"""
 _KNOWN_NOW = """user_id IS NULL AND type <> 'session'
     AND anonymous_id IN (SELECT anonymous_id FROM moved WHERE before IS NULL)"""
 _CHANGES_AND_KNOWN_NOW = f"""{_CHANGES}
-    UNION ALL SELECT 1 AS sign, {INPUTS} FROM {stored(_KNOWN_NOW)}"""
+    UNION ALL SELECT 1 AS sign, {INPUTS} FROM events WHERE {_KNOWN_NOW}"""
 _TOUCHED = f"""(
     SELECT {INPUTS} FROM staging UNION ALL SELECT {INPUTS} FROM replaced
     UNION ALL BY NAME SELECT unnest([before, after]) AS user_id FROM moved
@@ -199,7 +197,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, rows: int, report: Callable[[
     for start in range(bounds[0], bounds[1], _CHUNK) if bounds else ():
         chunk = f"FROM staging WHERE n >= {start} AND n < {start + _CHUNK}"
         found = connection.execute(
-            f"INSERT INTO events BY NAME SELECT {names}, rest, {OWNER} AS resolved_user_id {chunk}"
+            f"INSERT INTO events BY NAME SELECT {names}, rest, {OWNER} AS resolved_user_id, v, {_TRAITS} {chunk}"
         ).fetchone()
         done += found[0] if found else 0
         report(Progress("store", done, rows))

@@ -11,14 +11,11 @@ from collections.abc import Callable
 
 import duckdb
 
-from roster.engine.staging import TRAITS
 from roster.model.schema import KEY_ATTRIBUTE, TRACKED, Entity, Tracked
 
 Changed = Callable[[duckdb.DuckDBPyConnection, Entity, str], None]
 """Told, inside the transaction, which temporary table holds the keys of the profiles that changed."""
 
-_PLACES_MAX = 20_000
-"""Events that are looked up one by one when profiles are computed anew; for more, all are read."""
 _PORTION = 2_000_000
 """Events built into profiles at once when building anew: bounds the memory."""
 
@@ -44,12 +41,7 @@ PROFILE_INPUTS = tuple(
 """Columns that profiles are built from; `user_id` is the user the event belongs to."""
 OWNER = "coalesce(user_id, resolved_user_id)"
 INPUTS = ", ".join(f"{OWNER} AS user_id" if name == "user_id" else name for name in PROFILE_INPUTS)
-"""PROFILE_INPUTS of rows of events that have their traits beside them."""
-
-
-def stored(condition: str) -> str:
-    """Stored events with their place and their traits beside; these cost much, so the condition comes first."""
-    return f"(SELECT *, {TRAITS} FROM (SELECT *, rowid AS place FROM events WHERE {condition}))"
+"""PROFILE_INPUTS of rows of events, stored or staged."""
 
 
 _TRACED = ("anonymous_id", *(c for c in PROFILE_INPUTS if c not in ("time", "type", "loading_time", "user_id")))
@@ -191,26 +183,17 @@ def merge_rows(connection: duckdb.DuckDBPyConnection, rows: str) -> None:
 
 def _stored(condition: str) -> str:
     """Rows of stored events in the shape a merge takes. Sessions tell nothing that their events do not."""
-    events = stored(f"type <> 'session' AND {condition}")
-    return f"(SELECT 1 AS sign, {INPUTS} FROM {events})"
+    return f"(SELECT 1 AS sign, {INPUTS} FROM events WHERE type <> 'session' AND {condition})"
 
 
 def recompute(connection: duckdb.DuckDBPyConnection, users: str, accounts: str) -> None:
     """Build the profiles whose keys are in the tables `users` and `accounts` anew from the stored events."""
     for table in ("users", "user_sessions", "user_accounts"):
         connection.execute(f"DELETE FROM {table} WHERE user_id IN (SELECT user_id FROM {users})")
-    _merge_users(connection, _stored(_at_places(connection, f"{OWNER} IN (SELECT user_id FROM {users})")))
+    _merge_users(connection, _stored(f"{OWNER} IN (SELECT user_id FROM {users})"))
     connection.execute(f"DELETE FROM accounts WHERE account_id IN (SELECT account_id FROM {accounts})")
-    rows = _stored(_at_places(connection, f"account_id IN (SELECT account_id FROM {accounts})"))
+    rows = _stored(f"account_id IN (SELECT account_id FROM {accounts})")
     _merge(connection, Entity.ACCOUNTS, rows, "user_accounts")
-
-
-def _at_places(connection: duckdb.DuckDBPyConnection, condition: str) -> str:
-    """A condition that few events meet, as the list of their places: a join would read `rest` of every event."""
-    places = connection.execute(f"SELECT rowid FROM events WHERE {condition} LIMIT {_PLACES_MAX + 1}").fetchall()
-    if len(places) > _PLACES_MAX:
-        return condition
-    return f"rowid IN ({', '.join(str(int(place)) for (place,) in places)})" if places else "false"
 
 
 def rebuild(connection: duckdb.DuckDBPyConnection) -> None:

@@ -3,6 +3,7 @@
 -- events, users and accounts begin with the columns of model/schema.py, tested.
 
 -- One row an event; event_id is its identity, rest whatever has no column. Sessions are rows of type session.
+-- v is the version of a view; traits are what rest says of user and account, where it need not be taken apart.
 CREATE TABLE IF NOT EXISTS events (
     "event_id" VARCHAR,
     "time" TIMESTAMP,
@@ -36,7 +37,10 @@ CREATE TABLE IF NOT EXISTS events (
     "env" VARCHAR,
     "version" VARCHAR,
     "rest" VARIANT,
-    "resolved_user_id" VARCHAR
+    "resolved_user_id" VARCHAR,
+    "v" BIGINT,
+    "user_traits" VARCHAR,
+    "account_traits" VARCHAR
 );
 
 -- Which kinds of values were seen under a name in what events say of users and accounts.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import duckdb
 
 from roster.base.time import instant
+from roster.engine.places import at_places
 from roster.model.schema import EVENT_COLUMNS
 
 IDLE_MS = 15 * 60 * 1000
@@ -59,14 +60,15 @@ _SESSION = {
     **{name: f"json_object('count', {name}_count)" for name in (*_COUNTED, "frustration")},
 }
 
+_EVENTS = """time BETWEEN $since AND $until AND type NOT IN ('session', 'server')
+    AND session_id IN (SELECT session_id FROM due)"""
 _COMPUTE = f"""
     CREATE OR REPLACE TEMP TABLE computed AS
     WITH mine AS (
         SELECT * EXCLUDE (rest), variant_extract(rest, 'view') AS view, variant_extract(rest, 'session') AS said,
             variant_extract(variant_extract(rest, 'action'), 'frustration') AS frustration, {_ENDS} AS ends
         FROM events
-        WHERE time BETWEEN $since AND $until AND type NOT IN ('session', 'server')
-            AND session_id IN (SELECT session_id FROM due)
+        WHERE #events
     ), told AS (
         SELECT session_id, min(time) AS since, max(ends) AS until,
             {_each("arg_max(struct_pack(v := {0}), (time, event_id)) FILTER (type = 'view') AS {0}", _OF_USER)},
@@ -134,8 +136,10 @@ def settle_portion(connection: duckdb.DuckDBPyConnection, now_ms: int) -> int:
     found = connection.execute("SELECT count(*), min(since), max(until) FROM due").fetchone()
     if not found or not found[0]:
         return 0
-    bounds = {"since": found[1], "until": found[2], "idle_since": instant(now_ms - IDLE_MS)}
-    connection.execute(_COMPUTE, bounds)
+    bounds = {"since": found[1], "until": found[2]}
+    events = at_places(connection, _EVENTS, bounds)
+    idle = {"idle_since": instant(now_ms - IDLE_MS)}
+    connection.execute(_COMPUTE.replace("#events", events), idle | (bounds if events == _EVENTS else {}))
     for statement in (
         "DELETE FROM stale_sessions WHERE session_id IN (SELECT session_id FROM due)",
         "DELETE FROM session_spans WHERE session_id IN (SELECT session_id FROM due)",
@@ -145,7 +149,7 @@ def settle_portion(connection: duckdb.DuckDBPyConnection, now_ms: int) -> int:
     connection.execute(
         """DELETE FROM events WHERE type = 'session' AND time BETWEEN $since AND $until
             AND session_id IN (SELECT session_id FROM due)""",
-        {"since": bounds["since"], "until": bounds["until"]},
+        bounds,
     )
     connection.execute(_INSERT)
     return int(found[0])

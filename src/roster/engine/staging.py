@@ -19,11 +19,14 @@ _LINE = {"k": "VARCHAR", "fresh": "BOOLEAN", "v": "BIGINT", "rest": "JSON"} | {
 }
 _LINE_COLUMNS = ", ".join(f"'{name}': '{type}'" for name, type in _LINE.items())
 _PLAIN = ", ".join(f'"{name}"' for name, _ in COLUMNS if name not in ("event_id", "time"))
-TRAITS = ", ".join(
-    f"variant_extract(rest, '{key}')::JSON::VARCHAR AS {name}_traits"
+SAID = {
+    f"{name}_traits": f"variant_extract(rest, '{key}')::JSON::VARCHAR"
     for key, name in (("usr", "user"), ("account", "account"))
-)
+}
 """What the `rest` of an event says of user and account: as text, spelled alike wherever it comes from."""
+TRAITS = ", ".join(f"{sql} AS {name}" for name, sql in SAID.items())
+VERSION = "coalesce(TRY_CAST(variant_extract(variant_extract(rest, '_dd'), 'document_version') AS BIGINT), 0)"
+"""The version of a view, as its `rest` says it."""
 _STAGE_LINES = f"""
     INSERT INTO staging BY NAME SELECT *, {TRAITS} FROM (
         SELECT k AS event_id, $first + row_number() OVER () AS n, coalesce(fresh, false) AS fresh, v,

@@ -5,12 +5,18 @@ from __future__ import annotations
 import duckdb
 
 from roster.engine.identity import relearn
-from roster.engine.profiles import OWNER, rebuild, stored
+from roster.engine.profiles import rebuild
 from roster.engine.sessions import mark_all
+from roster.engine.staging import SAID, VERSION
 from roster.engine.traits import learn_kinds
 
 _ADDED = {
-    "events": {"resolved_user_id": "VARCHAR"},
+    "events": {
+        "resolved_user_id": "VARCHAR",
+        "v": "BIGINT",
+        "user_traits": "VARCHAR",
+        "account_traits": "VARCHAR",
+    },
     "users": {"traits": "VARIANT", "traits_text": "VARCHAR", "traits_text_at": "TIMESTAMP"},
     "accounts": {"traits": "VARIANT", "traits_text": "VARCHAR", "traits_text_at": "TIMESTAMP"},
 }
@@ -25,9 +31,11 @@ def upgrade(connection: duckdb.DuckDBPyConnection) -> None:
     for table, columns in _ADDED.items():
         for name, type in columns.items():
             connection.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {type}')
-    connection.execute(f"UPDATE events SET resolved_user_id = {OWNER} WHERE user_id IS NOT NULL")
+    connection.execute("UPDATE events SET resolved_user_id = user_id")
+    connection.execute(f"UPDATE events SET v = {VERSION} WHERE type = 'view'")
+    connection.execute(f"UPDATE events SET {', '.join(f'{name} = {sql}' for name, sql in SAID.items())}")
     relearn(connection)
-    learn_kinds(connection, stored("type <> 'session'"))
+    learn_kinds(connection, "events")
     rebuild(connection)
     mark_all(connection)
     known = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}

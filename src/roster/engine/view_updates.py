@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from roster.engine.places import at_places
 from roster.engine.staging import TRAITS
 from roster.model.schema import EVENT_COLUMNS, Type
 
@@ -26,10 +27,8 @@ _TOUCHED = """
     UNION SELECT view_id FROM staging SEMI JOIN view_parts USING (view_id) WHERE type = 'view'"""
 _NAMES = ", ".join(f'"{name}"' for name, _ in _LIFTED)
 _LINE = f"json_object('time', epoch_ms(time), 'columns', to_json(struct_pack({_NAMES})), 'rest', rest::JSON)"
-_VERSION = "coalesce(TRY_CAST(variant_extract(variant_extract(rest, '_dd'), 'document_version') AS BIGINT), 0)"
-_KEEP_STORED = f"""
-    INSERT INTO view_parts SELECT view_id, {_VERSION}, true, {_LINE} FROM events
-    WHERE event_id IN (SELECT 'view:' || view_id FROM parted ANTI JOIN view_parts USING (view_id)) AND type = 'view'"""
+_LONE = "type = 'view' AND event_id IN (SELECT 'view:' || view_id FROM parted ANTI JOIN view_parts USING (view_id))"
+_KEEP_STORED = f"INSERT INTO view_parts SELECT view_id, coalesce(v, 0), true, {_LINE} FROM events WHERE "
 _KEEP_STAGED = f"""
     INSERT INTO view_parts SELECT view_id, coalesce(v, 0), type = 'view', {_LINE}
     FROM staging WHERE type IN ('view', 'view_update') AND view_id IN (SELECT view_id FROM parted)"""
@@ -56,7 +55,8 @@ def merge_updates(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("DELETE FROM staging WHERE type = 'view_update'")  # of no view
         return
     first = connection.execute("SELECT min(n) FROM staging").fetchone()
-    for statement in (_KEEP_STORED, _KEEP_STAGED, _DROP_STAGED, _DROP_OLD, _DROP_TWICE):
+    connection.execute(_KEEP_STORED + at_places(connection, _LONE))
+    for statement in (_KEEP_STAGED, _DROP_STAGED, _DROP_OLD, _DROP_TWICE):
         connection.execute(statement)
     rows = connection.execute(
         "SELECT view_id, v, line FROM view_parts WHERE view_id IN (SELECT view_id FROM parted) ORDER BY view_id, v"
