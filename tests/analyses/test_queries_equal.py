@@ -104,6 +104,7 @@ def tables(draw: st.DrawFn) -> Tables:
             "time": instant(NOW_MS - draw(st.integers(0, 5)) * HOUR_MS),
             "type": draw(st.sampled_from(["view", "action"])),
             "user_id": draw(st.sampled_from(["u0", "u1", "u2", "u9", None])),
+            "resolved_user_id": draw(st.sampled_from(["u0", "u1", "u2", "u9", None])),
             "view_name": draw(st.sampled_from(VIEWS)),
             "loading_time": draw(st.sampled_from([None, 0, 5, 3_000_000_000])),
             "rest": draw(st.sampled_from([None, {"cart": {"size": 2}}, {"cart": {"size": "2"}}, {"tags": ["a", "b"]}])),
@@ -272,7 +273,7 @@ def test_event_filtered_users(
     def inside(moment: datetime) -> bool:
         return range.from_ms <= epoch_ms(moment) < range.to_ms
 
-    did = {e["user_id"] for e in world.tables["events"] if inside(e["time"]) and event[1](e)}
+    did = {e["resolved_user_id"] for e in world.tables["events"] if inside(e["time"]) and event[1](e)}
     wanted = sorted(p["user_id"] for p in profiles_of(world) if p["user_id"] in did and query[1](p))
     selection = Selection(query=query[0], event_query=event[0], event_range=range)
     made = page(WORLD, PageRequest(selection, ("user_id",), "user_id", False, 100))
