@@ -20,12 +20,13 @@ from bench.report import machine, table, write_json
 from bench.server import Server
 from bench.sources import run_sources
 from bench.start import run_start
+from bench.stream import run_stream
 from bench.syncs import run_syncs
 from bench.update import run_update
 from bench.world import HOME, Size, World, open_world
 from roster.main import Product, SystemClock
 
-NAMES = ("start", *(r.name for r in READS), "previews", "update", "history", "syncs", "intake", "sources")
+NAMES = ("start", *(r.name for r in READS), "previews", "update", "history", "syncs", "intake", "stream", "sources")
 UNASKED = tuple(name for name in NAMES if name != "sources")
 """All but what needs programs of others."""
 
@@ -79,6 +80,8 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
             yield run_history(world.lend(), world, size, rounds)
         if "intake" in chosen:
             yield run_intake(copy, world.keys, size, rounds)
+        if "stream" in chosen:
+            yield run_stream(world.lend(), world.keys, size)
         if "syncs" in chosen:
             yield from run_syncs(world.lend(), world.keys, size, rounds)
         if "sources" in chosen:

@@ -24,7 +24,8 @@ import duckdb
 from roster.base.values import digest
 from roster.engine.connection import Duck
 from roster.engine.newest import group_newest
-from roster.model.schema import KEY_ATTRIBUTE, Column as SchemaColumn, Entity, Type
+from roster.engine.places import at_places
+from roster.model.schema import KEY_ATTRIBUTE, Entity, Type, profile_schema
 from roster.query.dialect import DUCKDB
 from roster.query.expr import Column
 from roster.query.narrow import narrow_to
@@ -232,9 +233,13 @@ def _layouts(connection: duckdb.DuckDBPyConnection) -> list[Layout]:
 def _renew(connection: duckdb.DuckDBPyConnection, name: str, entity: Entity, plan: Plan, keys: str) -> None:
     """Compute anew the profiles of a table whose key the SELECT `keys` gives."""
     key = KEY_ATTRIBUTE[entity]
-    connection.execute(f'CREATE OR REPLACE TEMP TABLE renewed AS SELECT key AS "{key}" FROM ({keys})')
-    rendered = render(narrow(plan, entity, "renewed"), DUCKDB)
-    connection.execute(f'DELETE FROM "{name}" WHERE "{key}" IN (SELECT "{key}" FROM temp.renewed)')
+    connection.execute(f'CREATE OR REPLACE TEMP TABLE renewed_keys AS SELECT key AS "{key}" FROM ({keys})')
+    mine = f'"{key}" IN (SELECT "{key}" FROM temp.renewed_keys)'
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE renewed AS SELECT * FROM {entity} WHERE {at_places(connection, entity, mine)}"
+    )
+    rendered = render(narrow_to(plan, entity, Read("renewed", profile_schema(entity))), DUCKDB)
+    connection.execute(f'DELETE FROM "{name}" WHERE {mine}')
     connection.execute(f'INSERT INTO "{name}" BY NAME {rendered.sql}', list(rendered.parameters))
 
 
@@ -282,15 +287,6 @@ def _replace(plan: Plan, outer: int, name: str, layouts: Sequence[Layout]) -> Pl
             left = _replace(left, outer - 1, name, layouts)
             return replace(plan, input=replace(join, left=left, right=substitute(right, layouts)))
     return plan
-
-
-def narrow(plan: Plan, entity: Entity, changed: str) -> Plan:
-    """The plan for only the profiles in the table `changed`."""
-    key = SchemaColumn(KEY_ATTRIBUTE[entity], Type.STRING)
-    ids = Read(changed, (key,))
-    column = Column(key.name, key.type)
-    few = Join(read_profiles(entity), ids, "semi", ((column, column),))
-    return narrow_to(plan, entity, few)
 
 
 def meeting(plan: Plan, entity: Entity, relation: str, touched: str) -> Plan:

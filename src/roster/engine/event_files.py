@@ -22,7 +22,7 @@ from typing import IO, Any
 import duckdb
 
 from roster.base.errors import Code, Error, did_you_mean
-from roster.engine.staging import COLUMNS, TRAITS, stage_lines
+from roster.engine.staging import COLUMNS, SPLIT, stage_lines
 from roster.intake.event import SECONDS_MAX, TIME_MS_MAX, Place, canonical_lines
 from roster.model.schema import EVENT_COLUMNS
 from roster.ports import Progress
@@ -205,9 +205,9 @@ def _stage_table(connection: duckdb.DuckDBPyConnection, path: Path, format: str,
     columns = {name: table.hot(name, source) for name, source in layout.hot.items()}
     columns["event_id"] = f"coalesce({columns.get('event_id', 'NULL')}, $digest || ':' || file_row_number)"
     parameters["digest"] = digest
-    columns["rest"] = f"({table.rest(layout)})::JSON::VARIANT"
+    columns["said"] = f"({table.rest(layout)})::JSON"
     connection.execute(
-        f"INSERT INTO staging BY NAME SELECT *, {TRAITS} FROM (SELECT file_row_number AS n, false AS fresh, "
+        f"INSERT INTO staging BY NAME {SPLIT} FROM (SELECT file_row_number AS n, false AS fresh, "
         f"{', '.join(f'{sql} AS {_quote(name)}' for name, sql in columns.items())} FROM {relation})",
         parameters,
     )

@@ -1,4 +1,4 @@
-"""Owns finding events by place: reading wide columns of few events without reading those of all."""
+"""Owns finding rows by place: reading wide columns of few rows without reading those of all."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ from typing import Any
 
 import duckdb
 
-PLACES_MAX = 20_000
+PLACES_MAX = 5_000
+SPREAD_MAX = 8
+"""Rows between the first and the last place for each row that is wanted, where one range is read."""
 
 
-def at_places(connection: duckdb.DuckDBPyConnection, condition: str, parameters: dict[str, Any] | None = None) -> str:
-    """A condition that few events meet as the list of their places: joined with, `rest` would be read of every event.
+def at_places(
+    connection: duckdb.DuckDBPyConnection, table: str, condition: str, parameters: dict[str, Any] | None = None
+) -> str:
+    """The condition with the places that meet it: a join alone would read every column of all rows.
 
-    Gives the condition itself when more than PLACES_MAX meet it.
+    Places close together are one range; few others are listed; otherwise it is the condition itself.
     """
-    found = connection.execute(f"SELECT rowid FROM events WHERE {condition} LIMIT {PLACES_MAX + 1}", parameters)
-    places = found.fetchall()
-    if len(places) > PLACES_MAX:
+    places = f"FROM {table} WHERE {condition}"
+    found = connection.execute(f"SELECT count(*), min(rowid), max(rowid) {places}", parameters).fetchone()
+    count, first, last = found or (0, None, None)
+    if not count:
+        return "false"
+    if last - first < SPREAD_MAX * count:
+        return f"rowid BETWEEN {first} AND {last} AND {condition}"
+    if count > PLACES_MAX:
         return condition
-    return f"rowid IN ({', '.join(str(int(place)) for (place,) in places)})" if places else "false"
+    listed = connection.execute(f"SELECT rowid {places}", parameters).fetchall()
+    return f"rowid IN ({', '.join(str(int(place)) for (place,) in listed)})"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import duckdb
 
+from roster.engine.places import at_places
 from roster.model.schema import KEY_ATTRIBUTE, TRACKED, Entity, Tracked
 
 Changed = Callable[[duckdb.DuckDBPyConnection, Entity, str], None]
@@ -94,8 +95,8 @@ def _newer(tracked: Tracked) -> str:
     return f"new.{at} IS NOT NULL AND (old.{at} IS NULL OR new.{at} {sign} old.{at} OR {tie})"
 
 
-def _merged(entity: Entity) -> str:
-    """The new rows of `delta`'s profiles: what was held at `held`, with `delta` merged in."""
+def _merged(entity: Entity, held: str) -> str:
+    """The new rows of `delta`'s profiles: what is held where the condition `held` says, with `delta` merged in."""
     key = KEY_ATTRIBUTE[entity]
     parts = [
         f"new.{key}",
@@ -108,7 +109,7 @@ def _merged(entity: Entity) -> str:
             parts.append(f"CASE WHEN {_newer(tracked)} THEN new.{name} ELSE old.{name} END AS {name}")
     merged = f"""
         SELECT {", ".join(parts)} FROM delta AS new
-        LEFT JOIN (SELECT * FROM {entity} WHERE rowid IN (SELECT place FROM held)) AS old USING ({key})"""
+        LEFT JOIN (SELECT * FROM {entity} WHERE {held}) AS old USING ({key})"""
     traits = f"{_TRAITS}::JSON::VARIANT AS traits"
     if entity is Entity.ACCOUNTS:
         return f"SELECT *, {traits} FROM ({merged})"
@@ -123,14 +124,11 @@ def _merge(connection: duckdb.DuckDBPyConnection, entity: Entity, rows: str, cou
     columns that is several times cheaper than updating them in place, in time and at the next checkpoint.
     """
     key = KEY_ATTRIBUTE[entity]
-    for statement in (
-        f"CREATE OR REPLACE TEMP TABLE delta AS {_contributions(entity, rows, counted)}",
-        f"CREATE OR REPLACE TEMP TABLE held AS SELECT {entity}.rowid AS place FROM {entity} JOIN delta USING ({key})",
-        f"CREATE OR REPLACE TEMP TABLE merged AS {_merged(entity)}",
-        f"DELETE FROM {entity} WHERE rowid IN (SELECT place FROM held)",
-        f"INSERT INTO {entity} BY NAME FROM merged",
-    ):
-        connection.execute(statement)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE delta AS {_contributions(entity, rows, counted)}")
+    held = at_places(connection, entity, f"{key} IN (SELECT {key} FROM delta)")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE merged AS {_merged(entity, held)}")
+    connection.execute(f"DELETE FROM {entity} WHERE {held}")
+    connection.execute(f"INSERT INTO {entity} BY NAME FROM merged")
 
 
 def _pair(other: str) -> str:

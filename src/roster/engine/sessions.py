@@ -43,10 +43,10 @@ def _each(template: str, names: tuple[str, ...]) -> str:
 
 
 def _view(side: str) -> str:
-    """The first or last view of a session: `side` is min or max."""
-    parts = {"id": "view_id", "name": "view_name", "url": "view_url"}
-    parts |= {part: f"variant_extract(view, '{part}')::JSON" for part in _URL_PARTS}
-    return f"arg_{side}({_json(parts)}, (time, event_id)) FILTER (type = 'view')"
+    """The first or last view of a session, found beside it."""
+    parts = {"id": f"{side}.view_id", "name": f"{side}.view_name", "url": f"{side}.view_url"}
+    parts |= {part: f"json_extract({side}_said.view, '$.{part}')" for part in _URL_PARTS}
+    return f"CASE WHEN {side}.n IS NOT NULL THEN {_json(parts)} END"
 
 
 _SESSION = {
@@ -62,30 +62,43 @@ _SESSION = {
 
 _EVENTS = """time BETWEEN $since AND $until AND type NOT IN ('session', 'server')
     AND session_id IN (SELECT session_id FROM due)"""
+_SAID = "variant_extract(variant_extract(rest, 'session'), '{0}')"
+_FRUSTRATION = "variant_extract(variant_extract(variant_extract(rest, 'action'), 'frustration'), 'type')"
+_MINE = f"""
+    CREATE OR REPLACE TEMP TABLE mine AS
+    SELECT session_id, time, type, view_id, view_name, view_url, {", ".join((*_OF_USER, *_LATEST))}, {_ENDS} AS ends,
+        rowid AS place, row_number() OVER (ORDER BY time, event_id) AS n,
+        TRY_CAST({_SAID.format("type")} AS VARCHAR) AS said_type,
+        TRY_CAST({_SAID.format("has_replay")} AS BOOLEAN) AS has_replay,
+        TRY_CAST({_SAID.format("is_active")} AS BOOLEAN) AS is_active,
+        CASE WHEN type = 'action' THEN json_array_length({_FRUSTRATION}::JSON) END AS frustrations
+    FROM events WHERE """
+_TOLD = f"""
+    CREATE OR REPLACE TEMP TABLE told AS
+    SELECT session_id, min(time) AS since, max(ends) AS until,
+        min(n) FILTER (type = 'view') AS first_view, max(n) FILTER (type = 'view') AS last_view,
+        {_each("arg_max({0}, n) FILTER ({0} IS NOT NULL) AS {0}", _LATEST)},
+        {_each("count(*) FILTER (type = '{0}') AS {0}_count", _COUNTED)},
+        coalesce(sum(frustrations), 0)::BIGINT AS frustration_count,
+        arg_min(said_type, n) FILTER (said_type IS NOT NULL) AS first_type,
+        coalesce(bool_or(has_replay), false) AS has_replay, coalesce(bool_or(NOT is_active), false) AS has_ended
+    FROM mine GROUP BY session_id"""
+_EDGES = """time BETWEEN $since AND $until
+    AND rowid IN (SELECT place FROM mine WHERE n IN (SELECT unnest([first_view, last_view]) FROM told))"""
+_VIEWS = """
+    CREATE OR REPLACE TEMP TABLE views AS
+    SELECT rowid AS place, variant_extract(rest, 'view')::JSON AS view FROM events WHERE """
 _COMPUTE = f"""
     CREATE OR REPLACE TEMP TABLE computed AS
-    WITH mine AS (
-        SELECT * EXCLUDE (rest), variant_extract(rest, 'view') AS view, variant_extract(rest, 'session') AS said,
-            variant_extract(variant_extract(rest, 'action'), 'frustration') AS frustration, {_ENDS} AS ends
-        FROM events
-        WHERE #events
-    ), told AS (
-        SELECT session_id, min(time) AS since, max(ends) AS until,
-            {_each("arg_max(struct_pack(v := {0}), (time, event_id)) FILTER (type = 'view') AS {0}", _OF_USER)},
-            {_each("arg_max({0}, (time, event_id)) FILTER ({0} IS NOT NULL) AS {0}", _LATEST)},
-            {_each("count(*) FILTER (type = '{0}') AS {0}_count", _COUNTED)},
-            coalesce(sum(json_array_length(variant_extract(frustration, 'type')::JSON)), 0)::BIGINT
-                AS frustration_count,
-            arg_min(variant_extract(said, 'type')::JSON, (time, event_id)) AS first_type,
-            coalesce(bool_or(TRY_CAST(variant_extract(said, 'has_replay') AS BOOLEAN)), false) AS has_replay,
-            coalesce(bool_or(NOT TRY_CAST(variant_extract(said, 'is_active') AS BOOLEAN)), false) AS has_ended,
-            {_view("min")} AS initial_view, {_view("max")} AS last_view
-        FROM mine GROUP BY session_id
-    )
-    SELECT * REPLACE ({_each("{0}.v AS {0}", _OF_USER)}),
+    SELECT told.* EXCLUDE (first_view, last_view), {_each("final.{0} AS {0}", _OF_USER)},
+        {_view("initial")} AS initial_view, {_view("final")} AS last_view,
         least(epoch_ms(until) - epoch_ms(since), {LENGTH_MS_MAX}) * 1000000 AS time_spent,
         NOT has_ended AND until > $idle_since AS is_active
-    FROM told"""
+    FROM told
+    LEFT JOIN mine AS initial ON initial.n = told.first_view
+    LEFT JOIN mine AS final ON final.n = told.last_view
+    LEFT JOIN views AS initial_said ON initial_said.place = initial.place
+    LEFT JOIN views AS final_said ON final_said.place = final.place"""
 
 _COLUMNS = ", ".join((*_OF_USER, *_LATEST, "session_id"))
 _INSERT = f"""
@@ -137,9 +150,12 @@ def settle_portion(connection: duckdb.DuckDBPyConnection, now_ms: int) -> int:
     if not found or not found[0]:
         return 0
     bounds = {"since": found[1], "until": found[2]}
-    events = at_places(connection, _EVENTS, bounds)
-    idle = {"idle_since": instant(now_ms - IDLE_MS)}
-    connection.execute(_COMPUTE.replace("#events", events), idle | (bounds if events == _EVENTS else {}))
+    for select, condition in ((_MINE, _EVENTS), (_VIEWS, _EDGES)):
+        found_at = at_places(connection, "events", condition, bounds)
+        connection.execute(select + found_at, bounds if "$since" in found_at else None)
+        if select == _MINE:
+            connection.execute(_TOLD)
+    connection.execute(_COMPUTE, {"idle_since": instant(now_ms - IDLE_MS)})
     for statement in (
         "DELETE FROM stale_sessions WHERE session_id IN (SELECT session_id FROM due)",
         "DELETE FROM session_spans WHERE session_id IN (SELECT session_id FROM due)",

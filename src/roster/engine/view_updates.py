@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from roster.engine.places import at_places
-from roster.engine.staging import TRAITS
+from roster.engine.staging import SPLIT
 from roster.model.schema import EVENT_COLUMNS, Type
 
 _REPLACED_WHOLE = frozenset({"context", "connectivity", "usr", "account", "device", "privacy", "feature_flags"})
@@ -55,7 +55,7 @@ def merge_updates(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("DELETE FROM staging WHERE type = 'view_update'")  # of no view
         return
     first = connection.execute("SELECT min(n) FROM staging").fetchone()
-    connection.execute(_KEEP_STORED + at_places(connection, _LONE))
+    connection.execute(_KEEP_STORED + at_places(connection, "events", _LONE))
     for statement in (_KEEP_STAGED, _DROP_STAGED, _DROP_OLD, _DROP_TWICE):
         connection.execute(statement)
     rows = connection.execute(
@@ -120,9 +120,9 @@ def _stage(connection: duckdb.DuckDBPyConnection, merged: dict[str, tuple[int, d
     fields = ", ".join(f"\"{name}\" := (line->>'{name}')::{types[name]}" for name, _ in _LIFTED)
     connection.execute(
         f"""
-        INSERT INTO staging BY NAME SELECT *, {TRAITS} FROM (
+        INSERT INTO staging BY NAME {SPLIT} FROM (
         SELECT line->>'k' AS event_id, $first AS n, false AS fresh, true AS merged, (line->>'v')::BIGINT AS v,
-            make_timestamp_ms((line->>'at')::BIGINT) AS time, 'view' AS type, (line->'rest')::VARIANT AS rest,
+            make_timestamp_ms((line->>'at')::BIGINT) AS time, 'view' AS type, line->'rest' AS said,
             unnest(struct_pack({fields}))
         FROM (SELECT unnest(from_json($lines::JSON, '["JSON"]')) AS line))
         """,
