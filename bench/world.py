@@ -118,6 +118,9 @@ def _make(size: Size, folder: Path, say: Say) -> World:
     started_s = time.perf_counter()
     product.events.rebuild_profiles()
     timed("profiles", started_s)
+    started_s = time.perf_counter()
+    product.events.settle(END_MS)
+    timed("sessions", started_s)
     product.stop()
     crm = folder / "crm.csv"
     duckdb.execute(f"COPY ({crm_sql(size)}) TO '{crm}' (HEADER)")
@@ -202,7 +205,7 @@ def events_sql(size: Size, first: int, after: int) -> str:
             FROM range({first}, {after}) AS numbers(i))
         SELECT md5({size.seed} || ':' || i) AS event_id, make_timestamp_ms(ms) AS "time",
             CASE WHEN kind < 0.6 THEN 'view' WHEN kind < 0.9 THEN 'action' ELSE 'error' END AS "type",
-            'u' || u AS user_id, {email_sql("u")} AS user_email,
+            'u' || u AS user_id, user_id AS resolved_user_id, {email_sql("u")} AS user_email,
             {pick_sql(first_names, "u", salt + 5)} || ' ' || {pick_sql(last_names, "u", salt + 6)} AS user_name,
             CASE WHEN u % 5 < 3 THEN 'a' || u % {max(1, size.profiles // 50)} END AS account_id,
             CASE WHEN u % 5 < 3 THEN 'Account ' || u % {max(1, size.profiles // 50)} END AS account_name,

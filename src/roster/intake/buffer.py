@@ -53,7 +53,7 @@ class EventLog:
     """
 
     def __init__(
-        self, folder: Path, *, after: int, bytes_max: int = 2 * 1024**3, segment_bytes_max: int = 16 * 1024**2
+        self, folder: Path, *, after: int, bytes_max: int = 2 * 1024**3, segment_bytes_max: int = 64 * 1024**2
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
