@@ -13,7 +13,18 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parent.parent
 SIZE = ["--profiles", "1000", "--rows", "1000", "--events", "5000", "--seed", "7", "--rounds", "1"]
 READS = {"page", "page_columns", "page_wildcard", "facet", "event_users"}
-WORKLOADS = {"start", *READS, "previews", "update", "history", "intake", "syncs", "sync_others", "sync_readers"}
+WORKLOADS = {
+    "start",
+    *READS,
+    "previews",
+    "update",
+    "history",
+    "intake",
+    "stream",
+    "syncs",
+    "sync_others",
+    "sync_readers",
+}
 WRONG = """
 import sys, bench.__main__ as bench
 from bench.queries import Read

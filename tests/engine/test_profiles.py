@@ -197,7 +197,7 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
     return wire
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.lists(st.lists(wire_events, max_size=8), min_size=1, max_size=5))
 def test_incremental_equals_rebuilt_equals_the_model(world: World, batches: list[list[dict[str, Any]]]) -> None:
     world.clear()
@@ -220,7 +220,7 @@ def test_incremental_equals_rebuilt_equals_the_model(world: World, batches: list
     assert all(model.keys(entity) == world.changed[entity] for entity in Entity)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.lists(wire_events, min_size=2, max_size=12), st.randoms(use_true_random=False))
 def test_the_order_and_the_portions_do_not_matter(world: World, wires: list[dict[str, Any]], random: Any) -> None:
     """Of events that all have identities of their own."""

@@ -12,7 +12,7 @@ import pytest
 
 from servers import Server
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("user_rights")]
 
 ID, EMAIL = "person-7f3a9c", "Person.7f3a9c@example.com"
 AT = 1_790_000_000_000
@@ -144,7 +144,9 @@ def test_no_file_has_the_erased(server: Server) -> None:
         assert ID not in server.log()
     finally:
         server.start()
-    assert server.ask("GET", path("export", "other")).json()["data"]["attributes"]["profile"]["@tier"] == "free"
+    answer = server.ask("GET", path("export", "other"))
+    assert answer.status == 200, answer
+    assert answer.json()["data"]["attributes"]["profile"]["@tier"] == "free"
 
 
 def test_events_acknowledged_before_an_erase_are_erased(server: Server) -> None:
