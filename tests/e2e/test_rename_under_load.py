@@ -130,6 +130,7 @@ def test_nobody_notices_a_rename(shop: Server) -> None:
     with ThreadPoolExecutor(24) as pool:
         for which, answer in pool.map(ask, range(sent)):
             assert answer == expected[which], asked[which]
+    print(f"{sent / (time.monotonic() - started_s):.0f} queries a second")
     assert [answered(shop, *one[1:]) for one in asked] == expected
     check_uses(shop, [asked[n % len(asked)][0] for n in range(sent)] + 2 * [one[0] for one in asked])
 

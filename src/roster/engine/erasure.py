@@ -19,9 +19,6 @@ _MARK = (
     "CREATE OR REPLACE TEMP TABLE gone_users AS SELECT $id AS user_id",
     """CREATE OR REPLACE TEMP TABLE gone_ids AS
         SELECT anonymous_id FROM identities WHERE user_id = $id""",
-    """CREATE OR REPLACE TEMP TABLE gone_emails AS
-        SELECT user_email FROM gone WHERE user_email <> ''
-        UNION SELECT user_email FROM users WHERE user_id = $id AND user_email <> ''""",
     """CREATE OR REPLACE TEMP TABLE touched_sessions AS
         SELECT DISTINCT session_id FROM gone WHERE session_id IS NOT NULL""",
     """CREATE OR REPLACE TEMP TABLE touched_accounts AS
@@ -29,7 +26,13 @@ _MARK = (
         UNION SELECT account_id FROM user_accounts WHERE user_id = $id""",
     """CREATE OR REPLACE TEMP TABLE gone_views AS
         SELECT view_id FROM gone WHERE type IN ('view', 'view_update') AND view_id IS NOT NULL
-        UNION SELECT view_id FROM view_parts WHERE line ->> '$.user_id' = $id""",
+        UNION SELECT view_id FROM view_parts WHERE line ->> '$.columns.user_id' = $id
+            OR line ->> '$.columns.anonymous_id' IN (SELECT anonymous_id FROM gone_ids)""",
+    """CREATE OR REPLACE TEMP TABLE gone_emails AS
+        SELECT user_email FROM gone WHERE user_email <> ''
+        UNION SELECT user_email FROM users WHERE user_id = $id AND user_email <> ''
+        UNION SELECT line ->> '$.columns.user_email' FROM view_parts
+        WHERE line ->> '$.columns.user_id' = $id AND line ->> '$.columns.user_email' <> ''""",
 )
 _SESSION_ROW = "type = 'session' AND session_id IN (SELECT session_id FROM touched_sessions)"
 _LOSING = """

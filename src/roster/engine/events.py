@@ -106,13 +106,12 @@ class DuckEvents(DuckLifecycle):
 
     def apply_segment(self, number: int, path: Path) -> Applied:
         """Store a closed segment of canonical lines; twice is once. Error: INVALID when a line is none."""
-        with self._duck.write() as connection:
+        with _data_errors(path), self._duck.write() as connection:
             if number <= _read_applied(connection):
                 return Applied(0, 0)
             create_staging(connection)
-            with _data_errors(path):
-                stage_lines(connection, path)
-            applied = self._store(connection, path, lambda _: None)
+            stage_lines(connection, path)
+            applied = self._store(connection, lambda _: None)
             connection.execute("DELETE FROM engine_state WHERE name = 'applied_segment'")
             connection.execute("INSERT INTO engine_state VALUES ('applied_segment', ?)", [number])
         self._learned += 1
@@ -120,11 +119,10 @@ class DuckEvents(DuckLifecycle):
 
     def load_file(self, path: Path, format: str, columns: Map[str, str], report: Callable[[Progress], None]) -> Applied:
         """Store the events of a CSV, NDJSON or Parquet file; see the port and `event_files`."""
-        with self._duck.write() as connection:
+        with _data_errors(path), self._duck.write() as connection:
             create_staging(connection)
-            with _data_errors(path):
-                stage_file(connection, path, format, columns, report)
-            applied = self._store(connection, path, report)
+            stage_file(connection, path, format, columns, report)
+            applied = self._store(connection, report)
         self._learned += 1
         return applied
 
@@ -163,7 +161,7 @@ class DuckEvents(DuckLifecycle):
                 connection.execute(f"INSERT INTO {name} SELECT {key} FROM {entity} ANTI JOIN {name} USING ({key})")
                 self._on_profiles_changed(connection, entity, name)
 
-    def _store(self, connection: duckdb.DuckDBPyConnection, path: Path, report: Callable[[Progress], None]) -> Applied:
+    def _store(self, connection: duckdb.DuckDBPyConnection, report: Callable[[Progress], None]) -> Applied:
         """Store what is staged and not known yet, and bring the profiles up to it."""
         staged = _count(connection, "staging")
         merge_updates(connection)
@@ -171,8 +169,7 @@ class DuckEvents(DuckLifecycle):
         for statement in (_FIRST_ONLY, _KNOWN, _REPLACED, _ONLY_NEW, _DROP_OLD):
             connection.execute(statement)
         stored = _count(connection, "staging")
-        with _data_errors(path):
-            _insert(connection, stored, report)
+        _insert(connection, stored, report)
         report(Progress("profiles", 0, stored))
         learn(connection)
         learn_kinds(connection)
@@ -230,9 +227,11 @@ def _read_applied(connection: duckdb.DuckDBPyConnection) -> int:
 
 @contextmanager
 def _data_errors(path: Path) -> Iterator[None]:
-    """Only what the data of the file can cause is the caller's fault; anything else stays what it is."""
+    """What the data of the file can cause is the caller's fault, a disk or memory that is full a passing state."""
     try:
         yield
     except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise Error(Code.INVALID, f"{path.name} cannot be read: {' '.join(lines[:3])}") from error
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        raise Error(Code.BUSY, f"{path.name} cannot be stored now: {error}", hint="is the disk full?") from error

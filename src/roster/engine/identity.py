@@ -38,11 +38,13 @@ def learn(connection: duckdb.DuckDBPyConnection) -> None:
     ):
         connection.execute(statement)
     if _any(connection, "doubtful"):
-        connection.execute(f"""
+        connection.execute("""
             CREATE OR REPLACE TEMP TABLE claims AS
             SELECT * FROM claims ANTI JOIN doubtful USING (anonymous_id) UNION ALL
-            SELECT anonymous_id, {_CLAIM} FILTER (user_id IS NOT NULL) FROM events
-            WHERE anonymous_id IN (SELECT anonymous_id FROM doubtful) AND type <> 'session' GROUP BY anonymous_id""")
+            SELECT doubtful.anonymous_id, min(said.claim) FROM doubtful LEFT JOIN (
+                SELECT anonymous_id, struct_pack(since := time, user_id := user_id) AS claim FROM events
+                WHERE user_id IS NOT NULL AND type <> 'session') AS said USING (anonymous_id)
+            GROUP BY doubtful.anonymous_id""")
     for statement in (
         """CREATE OR REPLACE TEMP TABLE settled AS
             SELECT anonymous_id, claimed.claim AS held, claims.claim AS claim

@@ -63,6 +63,13 @@ def _forget_events(connection: duckdb.DuckDBPyConnection, bound: datetime) -> tu
     )
     found = connection.execute(f"SELECT count(*) FILTER (type = 'session') FROM {old}", [bound]).fetchone()
     sessions = int(found[0]) if found else 0
+    connection.execute(
+        f"""INSERT INTO stale_sessions SELECT session_id, min(time), max(time) FROM events
+            WHERE time >= $bound AND type NOT IN ('session', 'server') AND session_id IN (
+                SELECT session_id FROM {old.replace("?", "$bound")} AND type = 'session')
+            GROUP BY session_id""",
+        {"bound": bound},
+    )
     gone = connection.execute(f"DELETE FROM {old}", [bound]).fetchone()
     return (int(gone[0]) if gone else 0) - sessions, sessions
 

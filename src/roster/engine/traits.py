@@ -6,8 +6,11 @@ import duckdb
 
 from roster.model.schema import Entity, Type
 
-KINDS_MAX = 1000
+KINDS_MAX = 200
 """Pairs of a name and a kind of value that are noted of one entity; what comes later is kept with the events only."""
+NAMES_MAX = 50
+"""Names in one event: an object of more is no description of a user."""
+CHARACTERS_MAX = 200
 _KINDS = {
     "VARCHAR": Type.STRING,
     "BOOLEAN": Type.BOOLEAN,
@@ -23,9 +26,11 @@ def learn_kinds(connection: duckdb.DuckDBPyConnection, rows: str = "staging") ->
             f"""
             INSERT INTO trait_kinds
             SELECT $entity AS entity, said.key AS name, said.type AS kind
-            FROM (SELECT DISTINCT {column}::JSON AS object FROM {rows} WHERE {column} LIKE '{{%'),
+            FROM (SELECT DISTINCT {column}::JSON AS object FROM {rows}
+                WHERE {column} IS NOT NULL AND len(json_keys({column}::JSON)) <= {NAMES_MAX}),
                 LATERAL (SELECT key, type FROM json_each(object)) AS said
-            WHERE said.key <> '' AND list_contains($kinds, said.type)
+            WHERE length(said.key) BETWEEN 1 AND {CHARACTERS_MAX} AND list_contains($kinds, said.type)
+                AND said.key NOT IN ('id', 'name', 'email', 'anonymous_id')
                 AND (said.key, said.type) NOT IN (SELECT (name, kind) FROM trait_kinds WHERE entity = $entity)
             GROUP BY ALL
             LIMIT greatest(0, $kinds_max - (SELECT count(*) FROM trait_kinds WHERE entity = $entity))

@@ -14,9 +14,10 @@ import duckdb
 
 from roster.engine.places import at_places
 from roster.engine.staging import SPLIT
+from roster.intake.steps import Draft, lift_columns
 from roster.model.schema import EVENT_COLUMNS, Type
 
-_REPLACED_WHOLE = frozenset({"context", "connectivity", "usr", "account", "device", "privacy", "feature_flags"})
+_REPLACED_WHOLE = frozenset({"context", "connectivity", "usr", "device", "privacy"})
 _VIEW_REPLACED_WHOLE = frozenset({"custom_timings"})
 _LIFTED = tuple((c.name, tuple(c.path.split("."))) for c in EVENT_COLUMNS if c.name not in ("event_id", "time", "type"))
 _TIME = "time"
@@ -77,11 +78,18 @@ def _wire(line: dict[str, Any]) -> dict[str, Any]:
     for name, path in _LIFTED:
         value = line["columns"][name]
         if value is not None:
-            node = wire
-            for key in path[:-1]:
-                node = node.setdefault(key, {})
-            node[path[-1]] = value
+            _put(wire, path, value)
     return wire
+
+
+def _put(node: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Lay a value back where it was lifted from; whatever else stands in its way is no object and gives way."""
+    for key in path[:-1]:
+        inner = node.get(key)
+        if not isinstance(inner, dict):
+            inner = node[key] = {}
+        node = inner
+    node[path[-1]] = value
 
 
 def _merge(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
@@ -114,8 +122,10 @@ def _stage(connection: duckdb.DuckDBPyConnection, merged: dict[str, tuple[int, d
     """Stage merged views as versions that replace what is stored, whatever its version."""
     lines = []
     for view_id, (version, wire) in merged.items():
-        columns = {name: _take(wire, path) for name, path in _LIFTED}
-        lines.append({"k": f"view:{view_id}", "v": version, "at": wire.pop(_TIME), "rest": wire} | columns)
+        at_ms = wire.pop(_TIME)
+        draft = Draft(0, b"", wire)
+        lift_columns(draft)
+        lines.append({"k": f"view:{view_id}", "v": version, "at": at_ms, "rest": wire} | draft.columns)
     types = {name: "BIGINT" if c.type is Type.INTEGER else "VARCHAR" for c in EVENT_COLUMNS for name in [c.name]}
     fields = ", ".join(f"\"{name}\" := (line->>'{name}')::{types[name]}" for name, _ in _LIFTED)
     connection.execute(
@@ -128,15 +138,3 @@ def _stage(connection: duckdb.DuckDBPyConnection, merged: dict[str, tuple[int, d
         """,
         {"first": first, "lines": json.dumps(lines)},
     )
-
-
-def _take(node: Any, path: tuple[str, ...]) -> Any:
-    """Lift a value out of an event, with the objects that are empty then."""
-    if not isinstance(node, dict):
-        return None
-    if len(path) == 1:
-        return node.pop(path[0], None)
-    value = _take(node.get(path[0]), path[1:])
-    if value is not None and not node[path[0]]:
-        del node[path[0]]
-    return value

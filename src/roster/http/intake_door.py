@@ -239,7 +239,10 @@ def _asked(scope: Scope) -> tuple[str, Query] | None:
         return None
     path = "/" + scope["raw_path"].decode("latin-1").split("?")[0].lstrip("/")
     text: bytes = scope["query_string"]
-    forwards = b"ddforward" in text and scope["method"] in ("POST", "OPTIONS")
+    sends = scope["method"] in ("POST", "OPTIONS")
+    forwards = sends and b"ddforward" in text
+    if sends and path not in TRACKS:  # a proxy function may put its own path in front
+        path = next((track for track in TRACKS if path.rstrip("/").endswith(track)), path)
     if path not in TRACKS and not forwards:
         return None
     query = _parse(text.decode("latin-1"))

@@ -21,6 +21,8 @@ from roster.ports import Applied, Events
 _SEGMENT = re.compile(r"events-(\d{12})\.ndjson")
 SETTLE_QUIET_S = 30.0
 """Seconds between two looks for sessions that ended by themselves, while nothing comes."""
+FAILURES_MAX = 4
+"""Tries of a segment on which the engine fails in a way that nobody foresaw, before the line at fault is looked for."""
 _FRESH = b'{"fresh":true,'
 
 _log = structlog.get_logger("roster.intake")
@@ -276,6 +278,7 @@ class Applier:
         self._settle_s = settle_s
         self._settled_ms = 0
         self._is_settled = False
+        self._failures: dict[int, int] = {}
         self._retry_max_s = retry_max_s
         self._applying = threading.Lock()
         self._stopping = threading.Event()
@@ -332,21 +335,35 @@ class Applier:
     def _apply(self, number: int, path: Path) -> Applied:
         try:
             applied = self._events.apply_segment(number, path)
-        except Error as error:
-            if error.code is not Code.INVALID:
+        except Exception as error:
+            if not self._is_hopeless(number, error):
                 raise
             self._isolate(number, path, error)
             return Applied(0, 0)
+        self._failures.pop(number, None)
         self._log.remove(number)
         return applied
 
-    def _isolate(self, number: int, path: Path, error: Error) -> None:
+    def _is_hopeless(self, number: int, error: Exception) -> bool:
+        """Whether a segment will not be stored however often it is tried: its data is wrong, or we cannot cope."""
+        if isinstance(error, Error):
+            return error.code is Code.INVALID
+        if isinstance(error, OSError | MemoryError):
+            return False
+        self._failures[number] = self._failures.get(number, 0) + 1
+        return self._failures[number] > FAILURES_MAX
+
+    def _isolate(self, number: int, path: Path, error: Exception) -> None:
         """One bad line must not hold up the rest: halve the segment until the line stands alone, and keep it."""
+        failures = self._failures.pop(number, 0)
         lines = [line for line in path.read_bytes().split(b"\n") if line]
         if len(lines) < 2:
             kept = self._log.set_aside(number)
-            _log.error("an event cannot be stored", reason=error.text(), kept=str(kept))
+            _log.error("an event cannot be stored", reason=str(error), kept=str(kept))
             return
+        before = {held for held, _ in self._log.pending()}
         known = [b"{" + line.removeprefix(_FRESH) if line.startswith(_FRESH) else line for line in lines]
         half = len(known) // 2
         self._log.split(number, [known[:half], known[half:]])
+        if failures:  # its halves need not fail as often before they are halved too
+            self._failures |= {held: FAILURES_MAX for held, _ in self._log.pending() if held not in before}

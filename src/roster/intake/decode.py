@@ -270,6 +270,7 @@ def origin_of(arrival: Arrival, *, keep_ms: int, place: dict[str, str], keep_ip:
         skew_ms=round(skew_ms / 1000) * 1000 if abs(skew_ms) > SKEW_MS_MAX else 0,
         dated=batch_ms is not None,
         tags=arrival.tags,
+        source=arrival.source,
         user_agent=_clean_text(arrival.user_agent),
         peer=arrival.peer if keep_ip else "",
         place=place,

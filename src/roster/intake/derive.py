@@ -39,7 +39,7 @@ def derive_agent(draft: Draft) -> None:
     if type(text) is not str or not text:
         return
     agent = read_agent(text)
-    source = wire.get("source")
+    source = wire.get("source") or (draft.origin.source if draft.origin else "")
     native = type(source) is str and source in NATIVE
     if not native and "browser_name" not in columns and "browser" not in wire:
         columns.update(agent.browser_columns)

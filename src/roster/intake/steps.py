@@ -39,6 +39,8 @@ _LIFTS = [
 ]
 """The same as a plain list: whether a string is taken as it is stands beside each column."""
 _IDENTIFIED = frozenset({"view", "action", "resource", "error", "long_task", "vital"})
+_OTHERS = (*(f"{kind}:" for kind in sorted(_IDENTIFIED)), "view_update:", "session:", "sha:", "event:")
+"""How identities begin that are not `event.id`: one that begins so must not take the place of another event."""
 _BY_ENTRIES = frozenset({"resource", "long_task"})
 """Types whose `date` comes from the page's own timer, which the SDK corrects only when it is behind."""
 _ABSENT: Any = object()
@@ -60,6 +62,7 @@ class Origin:
     skew_ms: int = 0
     dated: bool = False
     tags: str = ""
+    source: str = ""
     user_agent: str = ""
     peer: str = ""
     place: dict[str, str] = field(default_factory=dict)
@@ -195,7 +198,7 @@ def stamp_time(draft: Draft) -> None:
     time = instant_ms(draft.wire.pop(name))
     if time is None:
         raise _no_time(name)
-    draft.columns["time"] = time
+    draft.columns["time"] = min(time, draft.origin.received_ms) if draft.origin is not None else time
 
 
 def _time_name(wire: dict[str, Any]) -> str | None:
@@ -299,7 +302,7 @@ def identify_by_event_id(draft: Draft) -> None:
     """`event.id`, when there is one."""
     text = _id_text(_at(draft.wire, ("event", "id")))
     if text:
-        draft.key = text
+        draft.key = f"event:{text}" if text.startswith(_OTHERS) else text
         draft.fresh = False
         del draft.wire["event"]["id"]
         if not draft.wire["event"]:

@@ -41,16 +41,18 @@ class Person:
     def _is_in_value(self, value: Any) -> bool:
         match value:
             case dict():
-                return any(self._is_in_value(k) or self._is_in_value(v) for k, v in value.items())
+                return any(self._is_in_value(k) or self._is_in_value(v) or self._is_id(k, v) for k, v in value.items())
             case list():
                 return any(map(self._is_in_value, value))
             case str():
                 inner = value.lstrip()[:1] in ("{", "[")  # a sample keeps the line that was sent as text
                 return value in self.ids or self._has_email(value) or (inner and self._is_in_text(value))
-            case int() | float() if not isinstance(value, bool):
-                return str(value) in self.ids
             case _:
                 return False
+
+    def _is_id(self, key: str, value: Any) -> bool:
+        """A number is an id only where one stands: others that are equal say nothing of anybody."""
+        return type(value) is int and (key == "id" or key.endswith("_id")) and str(value) in self.ids
 
     def _has_email(self, text: str) -> bool:
         folded = text.casefold()
