@@ -132,14 +132,20 @@ def test_a_broken_line_undoes_the_whole_segment(engine: Engine, bad: bytes) -> N
 
 
 def test_a_failure_outside_the_data_is_not_blamed_on_it(tmp_path: Path) -> None:
-    """Only bad data may be put aside; a fault of ours must keep the segment."""
+    """Only bad data is named as such; a fault of ours keeps the segment, a full disk is a passing state."""
 
     def fail(connection: duckdb.DuckDBPyConnection, entity: Entity, table: str) -> None:
-        connection.execute("SELECT error('broken')")
+        connection.execute("SELECT * FROM nowhere")
+
+    def fill(connection: duckdb.DuckDBPyConnection, entity: Entity, table: str) -> None:
+        raise duckdb.IOException("no space left on device")
 
     engine = Engine(tmp_path)
+    with pytest.raises(Error) as caught:
+        DuckEvents(engine.duck, fill).apply_segment(1, engine.segment(event("a")))
+    assert caught.value.code is Code.BUSY
     events = DuckEvents(engine.duck, fail)
-    with pytest.raises(duckdb.Error):
+    with pytest.raises(duckdb.CatalogException):
         events.apply_segment(1, engine.segment(event("a")))
     assert engine.rows("SELECT * FROM events") == []
     assert events.applied_segment() == 0
