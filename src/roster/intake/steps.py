@@ -198,7 +198,7 @@ def stamp_time(draft: Draft) -> None:
     time = instant_ms(draft.wire.pop(name))
     if time is None:
         raise _no_time(name)
-    draft.columns["time"] = min(time, draft.origin.received_ms) if draft.origin is not None else time
+    draft.columns["time"] = time
 
 
 def _time_name(wire: dict[str, Any]) -> str | None:
