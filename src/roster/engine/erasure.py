@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import duckdb
 
+from roster.engine.identity import reclaim
 from roster.engine.profiles import Changed, recompute
 from roster.model.schema import Entity
 from roster.ports import Erased
@@ -15,7 +16,7 @@ from roster.ports import Erased
 _MARK = (
     """CREATE OR REPLACE TEMP TABLE gone AS
         SELECT rowid AS place, time, type, user_email, anonymous_id, account_id, session_id, view_id FROM events
-        WHERE coalesce(user_id, resolved_user_id) = $id""",
+        WHERE resolved_user_id = $id""",
     "CREATE OR REPLACE TEMP TABLE gone_users AS SELECT $id AS user_id",
     """CREATE OR REPLACE TEMP TABLE gone_ids AS
         SELECT anonymous_id FROM identities WHERE user_id = $id""",
@@ -83,16 +84,6 @@ def erase(connection: duckdb.DuckDBPyConnection, user_id: str, changed: Changed,
         changed(connection, Entity.USERS, "gone_users")
         changed(connection, Entity.ACCOUNTS, "touched_accounts")
     return found
-
-
-def reclaim(connection: duckdb.DuckDBPyConnection, anonymous_ids: str) -> None:
-    """Give the anonymous ids in a table, whose user is gone, to the first user that is left under them."""
-    connection.execute(f"""
-        INSERT INTO identities SELECT anonymous_id, claim.user_id, claim.since FROM (
-            SELECT anonymous_id, min(struct_pack(since := time, user_id := user_id)) AS claim FROM events
-            WHERE anonymous_id IN (SELECT anonymous_id FROM {anonymous_ids})
-                AND user_id IS NOT NULL AND type <> 'session'
-            GROUP BY anonymous_id)""")
 
 
 def _count(connection: duckdb.DuckDBPyConnection, rows: str, user_id: str) -> int:

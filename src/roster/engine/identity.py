@@ -68,10 +68,7 @@ def learn(connection: duckdb.DuckDBPyConnection) -> None:
 def relearn(connection: duckdb.DuckDBPyConnection) -> None:
     """Find out anew, from all stored events, who everyone is."""
     connection.execute("DELETE FROM identities")
-    connection.execute(f"""
-        INSERT INTO identities SELECT anonymous_id, claim.user_id, claim.since FROM (
-            SELECT anonymous_id, {_CLAIM} AS claim FROM events
-            WHERE anonymous_id IS NOT NULL AND user_id IS NOT NULL AND type <> 'session' GROUP BY anonymous_id)""")
+    _claim_stored(connection, "anonymous_id IS NOT NULL")
     connection.execute("""
         UPDATE events SET resolved_user_id = identities.user_id FROM identities
         WHERE events.anonymous_id = identities.anonymous_id AND events.user_id IS NULL
@@ -79,6 +76,19 @@ def relearn(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("""
         UPDATE events SET resolved_user_id = NULL WHERE user_id IS NULL AND resolved_user_id IS NOT NULL
             AND anonymous_id NOT IN (SELECT anonymous_id FROM identities)""")
+
+
+def reclaim(connection: duckdb.DuckDBPyConnection, anonymous_ids: str) -> None:
+    """Give the anonymous ids in a table, whose user is gone, to the first user that is left under them."""
+    _claim_stored(connection, f"anonymous_id IN (SELECT anonymous_id FROM {anonymous_ids})")
+
+
+def _claim_stored(connection: duckdb.DuckDBPyConnection, which: str) -> None:
+    """Note whose anonymous ids are by the stored events; none of them may be in `identities`."""
+    connection.execute(f"""
+        INSERT INTO identities SELECT anonymous_id, claim.user_id, claim.since FROM (
+            SELECT anonymous_id, {_CLAIM} AS claim FROM events
+            WHERE {which} AND user_id IS NOT NULL AND type <> 'session' GROUP BY anonymous_id)""")
 
 
 def _any(connection: duckdb.DuckDBPyConnection, table: str) -> bool:

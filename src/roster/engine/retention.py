@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import duckdb
 
 from roster.engine.connection import Duck
-from roster.engine.erasure import reclaim
+from roster.engine.identity import reclaim
 from roster.engine.profiles import Changed
 from roster.model.schema import KEY_ATTRIBUTE, Entity
 from roster.ports import Forgotten

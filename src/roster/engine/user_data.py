@@ -12,11 +12,10 @@ from roster.base.time import epoch_ms, instant, iso_ms
 from roster.model.schema import EVENT_COLUMNS
 from roster.ports import EventPage
 
-_OWNER = "coalesce(user_id, resolved_user_id) = $id"
 _COLUMNS = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
 _EVENTS = f"""
     SELECT {_COLUMNS}, rest::JSON::VARCHAR FROM events
-    WHERE {_OWNER} AND ($time IS NULL OR (time, event_id) < ($time::TIMESTAMP, $key))
+    WHERE resolved_user_id = $id AND ($time IS NULL OR (time, event_id) < ($time::TIMESTAMP, $key))
     ORDER BY time DESC, event_id DESC LIMIT $rows"""
 _ACCOUNTS = """
     SELECT account_id, first_seen, last_seen FROM user_accounts

@@ -13,9 +13,9 @@ from typing import Any
 import duckdb
 
 from roster.engine.places import at_places
-from roster.engine.staging import SPLIT
+from roster.engine.staging import COLUMNS, SPLIT
 from roster.intake.steps import Draft, lift_columns
-from roster.model.schema import EVENT_COLUMNS, Type
+from roster.model.schema import EVENT_COLUMNS
 
 _REPLACED_WHOLE = frozenset({"context", "connectivity", "usr", "device", "privacy"})
 _VIEW_REPLACED_WHOLE = frozenset({"custom_timings"})
@@ -126,8 +126,8 @@ def _stage(connection: duckdb.DuckDBPyConnection, merged: dict[str, tuple[int, d
         draft = Draft(0, b"", wire)
         lift_columns(draft)
         lines.append({"k": f"view:{view_id}", "v": version, "at": at_ms, "rest": wire} | draft.columns)
-    types = {name: "BIGINT" if c.type is Type.INTEGER else "VARCHAR" for c in EVENT_COLUMNS for name in [c.name]}
-    fields = ", ".join(f"\"{name}\" := (line->>'{name}')::{types[name]}" for name, _ in _LIFTED)
+    lifted = {name for name, _ in _LIFTED}
+    fields = ", ".join(f"\"{name}\" := (line->>'{name}')::{type}" for name, type in COLUMNS if name in lifted)
     connection.execute(
         f"""
         INSERT INTO staging BY NAME {SPLIT} FROM (

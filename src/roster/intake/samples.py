@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-LINE_BYTES_MAX = 65_536
+from roster.intake.rejected import LINE_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,18 +39,13 @@ class Intake:
     keep_ip: bool
     new_id: Callable[[], str]
 
-    def origin(self, arrival: Arrival) -> Origin:
-        """What the steps are told of a request."""
-        return origin_of(
-            arrival,
-            keep_ms=int(self.events_days * _DAY_MS),
-            place=self.geo.place(arrival.peer, arrival.received_ms),
-            keep_ip=self.keep_ip,
-        )
+    def _origin(self, arrival: Arrival, place: dict[str, str]) -> Origin:
+        """What the steps are told of a request that came from a place."""
+        return origin_of(arrival, keep_ms=int(self.events_days * _DAY_MS), place=place, keep_ip=self.keep_ip)
 
     def take_rum(self, arrival: Arrival, append: Callable[[list[bytes]], None]) -> Batch:
         """The SDK events of a request, appended; a bad one never fails the others. Errors: no JSON at all; append's."""
-        origin = self.origin(arrival)
+        origin = self._origin(arrival, self.geo.place(arrival.peer, arrival.received_ms))
         try:
             batch = rum_events(arrival, origin, self.tally)
         except Error:
@@ -144,9 +139,7 @@ class Intake:
         arrival = Arrival(
             b"", kept.received_ms, kept.batch_ms, "", kept.tags, kept.peer, kept.user_agent, None, kept.key_id
         )
-        keep_ms = int(self.events_days * _DAY_MS)
-        origin = origin_of(arrival, keep_ms=keep_ms, place=dict(kept.place), keep_ip=self.keep_ip)
-        return Draft(index, kept.line.encode(), {}, kept.key, origin)
+        return Draft(index, kept.line.encode(), {}, kept.key, self._origin(arrival, dict(kept.place)))
 
 
 def _kept(track: str, arrival: Arrival, origin: Origin, rejected: Rejected) -> Kept:
