@@ -17,6 +17,7 @@ from roster.query.expr import (
     BLANKS,
     And,
     AnyOf,
+    Bucket,
     Call,
     Cast,
     Column,
@@ -86,6 +87,9 @@ def value_at(expr: Expr, at: Place) -> Any:
             return converted(value_at(item, at), type_of(item), type)
         case If(where, then, other):
             return value_at(then if value_at(where, at) is True else other, at)
+        case Bucket(item, origin_ms, width_ms):
+            time = value_at(item, at)
+            return None if time is None else (time - EPOCH - origin_ms * MILLISECOND) // (width_ms * MILLISECOND)
         case _:
             return tested(expr, at)
 
@@ -180,6 +184,8 @@ def called(fn: Fn, values: list[Any]) -> Any:
             return values[0] or None
         case Fn.ADD:
             return values[0] + values[1]
+        case Fn.SUBTRACT:
+            return values[0] - values[1]
     assert_never(fn)
 
 

@@ -9,6 +9,7 @@ from roster.model.schema import Schema, Type
 from roster.query.expr import (
     And,
     AnyOf,
+    Bucket,
     Call,
     Cast,
     Column,
@@ -102,7 +103,10 @@ def exprs(draw: DrawFn, schema: Schema, type: Type, depth: int = 2, inside: bool
             fn = st.sampled_from([Fn.LOWER, Fn.TRIM, Fn.NULL_IF_EMPTY])
             more: list[SearchStrategy[Expr]] = [casts, st.builds(Call, fn, st.tuples(inner(type)))]
         case Type.INTEGER | Type.NUMBER:
-            more = [casts, st.builds(Call, st.just(Fn.ADD), st.tuples(inner(type), inner(type)))]
+            more = [casts, st.builds(Call, st.sampled_from([Fn.ADD, Fn.SUBTRACT]), st.tuples(inner(type), inner(type)))]
+            if type is Type.INTEGER:
+                widths = st.sampled_from([1, 1000, 3_600_000, 604_800_000])
+                more.append(st.builds(Bucket, inner(Type.TIMESTAMP), st.integers(0, 2**45), widths))
         case Type.BOOLEAN:
             more = [casts, predicates(schema, depth, inside)]
         case Type.ANY:

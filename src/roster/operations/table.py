@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from roster.model.access import Right
 from roster.operations import (
+    analytics,
     bodies,
+    bodies_analyses,
     bodies_declaration,
     bodies_intake,
     bodies_segments,
@@ -84,6 +86,30 @@ OPERATIONS: tuple[Operation, ...] = (
         Right.READ,
         bodies.FacetBody,
         "FacetInfoResponse",
+        heavy=True,
+    ),
+    Operation(
+        "QueryProductAnalyticsScalar",
+        analytics.query_scalar,
+        Right.READ,
+        bodies_analyses.AnalyticsBody,
+        "ProductAnalyticsScalarResponse",
+        heavy=True,
+    ),
+    Operation(
+        "QueryProductAnalyticsTimeseries",
+        analytics.query_timeseries,
+        Right.READ,
+        bodies_analyses.AnalyticsBody,
+        "ProductAnalyticsTimeseriesResponse",
+        heavy=True,
+    ),
+    Operation(
+        "QueryProductAnalyticsList",
+        analytics.query_list,
+        Right.READ,
+        bodies_analyses.AnalyticsListBody,
+        "ProductAnalyticsAnalyticsListResponse",
         heavy=True,
     ),
     Operation("GetMapping", mapping.get_mapping, Right.READ, output="GetMappingResponse"),

@@ -37,6 +37,7 @@ class Dialect:
     from_ms: str
     from_us: str
     to_us: str
+    bucket: str
 
 
 def table_name(relation: str) -> str:
@@ -83,6 +84,8 @@ _MACROS = {
         THEN make_timestamp_ms(CAST(x AS BIGINT)) END""",
     "roster_integer_timestamp_us(x)": """CASE WHEN x BETWEEN -62135596800000000 AND 253402300799999999
         THEN make_timestamp(x) END""",
+    "roster_bucket(us, origin, width)": """CAST((us - origin - ((us - origin) % width + width) % width) // width
+        AS BIGINT)""",
     "roster_timestamp_ms(x)": "epoch_ms(date_trunc('millisecond', x))",
     "roster_timestamp_text(x)": "strftime(x, '%Y-%m-%dT%H:%M:%S.%gZ')",
     # Text to the other types.
@@ -215,4 +218,5 @@ DUCKDB = Dialect(
     from_ms="make_timestamp_ms",
     from_us="make_timestamp",
     to_us="epoch_us",
+    bucket="roster_bucket",
 )

@@ -36,7 +36,7 @@ class Fn(StrEnum):
     """Scalar functions. The set is closed; each has one meaning in every engine.
 
     LOWER maps each code point by itself (Unicode's simple mapping), TRIM takes BLANKS off both ends,
-    ADD takes two values of one type, INTEGER (exact, never overflows) or NUMBER. Of a null, each is null.
+    ADD and SUBTRACT take two values of one type, INTEGER (exact, never overflows) or NUMBER. Of a null, each is null.
     GREATEST takes values of one type, not ANY, and leaves nulls out; of nulls only it is null.
     """
 
@@ -44,6 +44,7 @@ class Fn(StrEnum):
     TRIM = "trim"
     NULL_IF_EMPTY = "null_if_empty"
     ADD = "add"
+    SUBTRACT = "subtract"
     GREATEST = "greatest"
 
 
@@ -197,6 +198,18 @@ class If:
     other: Expr
 
 
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Which of the spans of `width_ms` that follow one another from `origin_ms` on a TIMESTAMP lies in: INTEGER.
+
+    The span that begins at the origin is 0, those before it are negative.
+    """
+
+    item: Expr
+    origin_ms: int
+    width_ms: int
+
+
 Expr = (
     Column
     | Literal
@@ -215,6 +228,7 @@ Expr = (
     | Cast
     | Call
     | If
+    | Bucket
 )
 
 TRUE = And(())
@@ -228,7 +242,9 @@ def type_of(expr: Expr) -> Type:
             return type
         case Get() | Item():
             return Type.ANY
-        case Call(Fn.ADD | Fn.GREATEST, args):
+        case Bucket():
+            return Type.INTEGER
+        case Call(Fn.ADD | Fn.SUBTRACT | Fn.GREATEST, args):
             return type_of(args[0])
         case If(_, then):
             return type_of(then)
@@ -254,6 +270,8 @@ def columns_of(expr: Expr) -> frozenset[str]:
         case AnyOf(source, _, where):
             return columns_of(source) | columns_of(where)
         case Get(item) | Cast(item) | In(item) | Like(item) | Matches(item) | InBlocks(item) | Not(item) | IsNull(item):
+            return columns_of(item)
+        case Bucket(item):
             return columns_of(item)
 
 

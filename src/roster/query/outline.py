@@ -7,6 +7,7 @@ from typing import assert_never
 from roster.query.expr import (
     And,
     AnyOf,
+    Bucket,
     Call,
     Cast,
     Column,
@@ -36,6 +37,7 @@ from roster.query.plan import (
     Project,
     Read,
     Sort,
+    Step,
     Union,
     Values,
     Window,
@@ -78,12 +80,18 @@ def _line(plan: Plan) -> str:
             return "Sort " + ", ".join(_order(describe(k.item), k.descending) for k in keys)
         case Limit(_, count):
             return f"Limit {count}"
-        case MatchSteps(_, entity, _, _, steps, window_ms):
-            chain = " -> ".join(map(describe, steps))
-            return f"MatchSteps per {describe(entity)} within {window_ms} ms: {chain}"
+        case MatchSteps(_, entity, _, steps, window_ms, starts):
+            window = "" if window_ms is None else f" within {window_ms} ms"
+            return f"MatchSteps per {describe(entity)} from {starts} start{window}: {' -> '.join(map(_step, steps))}"
         case FillTime(_, time, from_ms, to_ms, step_ms):
             return f"FillTime {time} every {step_ms} ms from {from_ms} to {to_ms}"
     assert_never(plan)
+
+
+def _step(step: Step) -> str:
+    unless = "" if step.unless is None else f" unless {describe(step.unless)}"
+    carried = f" [{_names([name for name, _ in step.carried])}]" if step.carried else ""
+    return describe(step.where) + unless + carried
 
 
 def _order(item: str, descending: bool) -> str:
@@ -133,4 +141,6 @@ def describe(expr: Expr) -> str:
             return f"{fn}({', '.join(map(describe, args))})"
         case If(where, then, other):
             return f"{describe(then)} if ({describe(where)}) else {describe(other)}"
+        case Bucket(item, origin_ms, width_ms):
+            return f"bucket({describe(item)}, from {origin_ms} by {width_ms} ms)"
     assert_never(expr)

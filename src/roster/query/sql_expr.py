@@ -16,6 +16,7 @@ from roster.query.dialect import Dialect, Step
 from roster.query.expr import (
     And,
     AnyOf,
+    Bucket,
     Call,
     Cast,
     Column,
@@ -144,6 +145,9 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expr:
         case If(where, then, other):
             chosen = exp.If(this=render_expr(where, scope), true=render_expr(then, scope))
             return exp.Case(ifs=[chosen], default=render_expr(other, scope))
+        case Bucket(item, origin_ms, width_ms):
+            bounds = (scope.parameters.bind(us) for us in (origin_ms * 1000, width_ms * 1000))
+            return call(scope.dialect.bucket, call(scope.dialect.to_us, render_expr(item, scope)), *bounds)
     assert_never(expr)
 
 
@@ -185,10 +189,11 @@ def _call(fn: Fn, args: tuple[Expr, ...], scope: Scope) -> exp.Expr:
             return call(scope.dialect.trim, nodes[0])
         case Fn.NULL_IF_EMPTY:
             return exp.Nullif(this=nodes[0], expression=exp.Literal.string(""))
-        case Fn.ADD:
+        case Fn.ADD | Fn.SUBTRACT:
             if type_of(args[0]) is Type.INTEGER:
                 nodes = [cast(node, scope.dialect.wide_integer) for node in nodes]
-            return exp.Add(this=operand(nodes[0]), expression=operand(nodes[1]))
+            made = exp.Add if fn is Fn.ADD else exp.Sub
+            return made(this=operand(nodes[0]), expression=operand(nodes[1]))
         case Fn.GREATEST:
             return call(scope.dialect.greatest, *nodes)
     assert_never(fn)

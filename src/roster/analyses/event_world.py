@@ -1,0 +1,154 @@
+"""Owns what names mean in analyses over events: paths of the event, attributes of its user and of its account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Map
+from dataclasses import dataclass
+from functools import cached_property
+
+from roster.analyses.scopes import World, resolve_at
+from roster.base.time import Range, instant
+from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, KEY_ATTRIBUTE, Entity, Type
+from roster.model.segment import Segment
+from roster.query.expr import (
+    Cast,
+    Column,
+    Compare,
+    Expr,
+    Get,
+    If,
+    IsNull,
+    Literal,
+    Not,
+    columns_of,
+    conjunction,
+    type_of,
+)
+from roster.query.plan import Join, Named, Plan, Project
+from roster.query.relations import EVENTS, OWNER_OF_EVENT, USER_OF_EVENT, where
+from roster.query.resolve import Deep, Resolved, Scope, Target, unknown_name
+
+TIME = Column("time", Type.TIMESTAMP)
+TYPE = Column("type", Type.STRING)
+SESSION = Column("session_id", Type.STRING)
+ACCOUNT = Column("account_id", Type.STRING)
+ANONYMOUS = Column("anonymous_id", Type.STRING)
+PERSON = If(IsNull(USER_OF_EVENT), ANONYMOUS, USER_OF_EVENT)
+"""Whoever did it: the user, or the anonymous visitor who was never identified."""
+SESSION_ROWS = "session"
+"""The type of the rows that are computed from the events of a session."""
+
+
+@dataclass(frozen=True)
+class EventWorld:
+    """What analyses stand on: users and accounts with their attributes, and the segments that may be named."""
+
+    users: World
+    accounts: World
+    segments: Map[str, Segment]
+
+    @property
+    def now_ms(self) -> int:
+        return self.users.now_ms
+
+    def of(self, entity: Entity) -> World:
+        return self.users if entity is Entity.USERS else self.accounts
+
+    @cached_property
+    def relation(self) -> Plan:
+        """All events, each beside all attributes of its user and its account; what nobody reads is left out later."""
+        plan: Plan = EVENTS
+        for entity in Entity:
+            world = self.of(entity)
+            key = Column(f"{entity}.#key", Type.STRING)
+            columns: tuple[Named, ...] = (
+                (key.name, Column(KEY_ATTRIBUTE[entity], Type.STRING)),
+                *((profile_column(entity, a.name, a.type).name, Column(a.name, a.type)) for a in world.attributes),
+            )
+            plan = Join(plan, Project(world.relation, columns), "left", ((OWNER_OF_EVENT[entity], key),))
+        return plan
+
+    @cached_property
+    def scope(self) -> Scope:
+        """Typed paths of the event, then attributes of its user or account, then any other path of the event.
+
+        Users come before accounts. Free text looks at the names of the event.
+        """
+        by_path = {c.path: Column(c.name, c.type) for c in EVENT_COLUMNS} | {"usr.id": USER_OF_EVENT}
+        by_name = {column.name: column for column in by_path.values()}
+        rest = Column(EVENT_REST.name, EVENT_REST.type)
+
+        def target(name: str) -> Target | None:
+            path = name.removeprefix("@")
+            if path in by_path:
+                return by_path[path]
+            found = self._attribute(name)
+            return found if found is not None else Deep(rest, tuple(path.split(".")))
+
+        texts = tuple(by_name[n] for n in EVENT_TEXT)
+        return Scope(target, texts, tuple(by_path.values()), tuple(by_path), self.users.terms_max)
+
+    def _attribute(self, name: str) -> Column | None:
+        for entity in Entity:
+            found = self.of(entity).find(name)
+            if found is not None and not found.trait:  # a trait is a path of the event itself
+                return profile_column(entity, found.name, found.type)
+        return None
+
+    def facet(self, name: str, source: Entity | None = None) -> Expr | None:
+        """The value of a facet on an event; with a source, the attribute of its user or account. None: no such one.
+
+        A path that events have no column for has type ANY.
+        """
+        if source is not None:
+            found = self.of(source).find(name)
+            return profile_column(source, found.name, found.type) if found else None
+        match self.scope.find(name):
+            case None:
+                return None
+            case Deep(rest, keys):
+                value: Expr = rest
+                for key in keys:
+                    value = Get(value, key)
+                return value
+            case column:
+                return column
+
+    def unknown(self, name: str, source: Entity) -> str:
+        """What to tell of an attribute that profiles do not have."""
+        known = tuple(a.name for a in self.of(source).attributes)
+        return unknown_name(name, Scope(lambda _: None, (), (), known, 0))
+
+    def resolve(self, at: str, text: str) -> Resolved:
+        """A search over events as a condition; `at`: where it stands in the request.
+
+        Rows computed for sessions take part only where the search is about the type of events.
+        """
+        resolved = resolve_at(at, text, self.scope, self.now_ms)
+        if TYPE.name in columns_of(resolved.where):
+            return resolved
+        own = Not(Compare("=", TYPE, Literal(SESSION_ROWS, Type.STRING)))
+        return Resolved(conjunction(own, resolved.where), resolved.warnings)
+
+
+def profile_column(entity: Entity, name: str, type: Type) -> Column:
+    """An attribute of the event's user or account, as a column beside the event."""
+    return Column(f"{entity}.{name}", type)
+
+
+def text_of(value: Expr) -> Expr:
+    """A value as the text that groups are told by."""
+    return value if type_of(value) is Type.STRING else Cast(value, Type.STRING)
+
+
+def during(span: Range) -> Expr:
+    """The event lies in the range."""
+    return conjunction(
+        Compare(">=", TIME, Literal(instant(span.from_ms), Type.TIMESTAMP)),
+        Compare("<", TIME, Literal(instant(span.to_ms), Type.TIMESTAMP)),
+    )
+
+
+def events_during(world: EventWorld, span: Range, condition: Expr) -> Plan:
+    """The events of a range for which the condition is true, with all attributes beside."""
+    return where(world.relation, conjunction(during(span), condition))

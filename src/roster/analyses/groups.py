@@ -1,0 +1,124 @@
+"""Owns groups: rows by the values of facets, the best ones of each, in their order. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from roster.analyses.event_world import text_of
+from roster.analyses.measures import Compute, measure_of
+from roster.model.schema import Entity, Type
+from roster.query.expr import Column, Compare, Expr, If, In, IsNull, Literal, Not, conjunction
+from roster.query.plan import (
+    Aggregate,
+    Filter,
+    Join,
+    Measure,
+    Named,
+    Plan,
+    Project,
+    Rank,
+    Sort,
+    SortKey,
+    Window,
+    schema_of,
+)
+from roster.query.relations import where
+
+MISSING = "N/A"
+"""The group of rows without a value."""
+LIMIT_DEFAULT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBy:
+    """Groups by a facet of the event, or of its user or account where `source` says so.
+
+    At most `limit` groups within each group before, the first by `rank`: None ranks by what is computed.
+    `values`: only these. `at`: where it stands in the request.
+    """
+
+    facet: str
+    at: str
+    limit: int = LIMIT_DEFAULT
+    exclude_missing: bool = False
+    source: Entity | None = None
+    rank: Compute | None = None
+    descending: bool = True
+    values: tuple[str, ...] = ()
+
+
+Facets = Callable[[str], Expr | None]
+
+
+def key_of(place: int) -> Column:
+    """The column of a group's value, as text."""
+    return Column(f"#group{place}", Type.STRING)
+
+
+def rank_of(place: int) -> Column:
+    """The column of a group's place among those within the group before, from 1 on."""
+    return Column(f"#rank{place}", Type.INTEGER)
+
+
+def keyed(plan: Plan, groups: Sequence[GroupBy], values: Sequence[Expr]) -> Plan:
+    """The rows beside the value of each group; rows that a group leaves out are gone. `values`: of each facet."""
+    if not groups:
+        return plan
+    conditions: list[Expr] = []
+    named: list[Named] = [(c.name, Column(c.name, c.type)) for c in schema_of(plan)]
+    for place, (group, value) in enumerate(zip(groups, values, strict=True)):
+        text = text_of(value)
+        if group.exclude_missing:
+            conditions.append(Not(IsNull(text)))
+        told = If(IsNull(text), Literal(MISSING, Type.STRING), text)
+        if group.values:
+            conditions.append(In(told, tuple(Literal(v, Type.STRING) for v in group.values)))
+        named.append((key_of(place).name, told))
+    return Project(where(plan, conjunction(*conditions)), tuple(named))
+
+
+def ranked(plan: Plan, groups: Sequence[GroupBy], computed: Compute, facets: Facets) -> Plan:
+    """The keyed rows of the groups that stay, beside their ranks."""
+    for place, group in enumerate(groups):
+        keys = [key_of(n) for n in range(place + 1)]
+        measure = measure_of("#by", group.rank or computed, facets)
+        counted = Aggregate(plan, tuple((k.name, k) for k in keys), (measure,))
+        best = _best(counted, place, group)
+        renamed: tuple[Named, ...] = (
+            *((f"#of{place}.{n}", key) for n, key in enumerate(keys)),
+            (rank_of(place).name, rank_of(place)),
+        )
+        on = tuple((key, Column(f"#of{place}.{n}", Type.STRING)) for n, key in enumerate(keys))
+        plan = Join(plan, Project(best, renamed), "inner", on)
+    return plan
+
+
+def _best(counted: Plan, place: int, group: GroupBy) -> Plan:
+    """Rows of counted groups beside their rank, those within the limit."""
+    by = next(c for c in schema_of(counted) if c.name == "#by")
+    order = (SortKey(Column(by.name, by.type), group.descending), SortKey(key_of(place)))
+    within = tuple(key_of(n) for n in range(place))
+    rows = Window(counted, rank_of(place).name, Rank.ROW_NUMBER, None, within, order)
+    return Filter(rows, Compare("<=", rank_of(place), Literal(group.limit, Type.INTEGER)))
+
+
+def grouped(
+    plan: Plan, groups: Sequence[GroupBy], computed: Compute, facets: Facets, measures: Sequence[Measure]
+) -> Plan:
+    """One row a group with its values and its measures, best groups first; without groups one row.
+
+    `plan`: keyed rows.
+    """
+    if not groups:
+        return Aggregate(plan, (), tuple(measures))
+    *outer, last = groups
+    plan = ranked(plan, outer, computed, facets)
+    places = range(len(groups))
+    keys = (*((rank_of(n).name, rank_of(n)) for n in places[:-1]), *((key_of(n).name, key_of(n)) for n in places))
+    by = measure_of("#by", last.rank or computed, facets)
+    best = _best(Aggregate(plan, keys, (*measures, by)), places[-1], last)
+    ordered = Sort(best, tuple(SortKey(rank_of(n)) for n in places))
+    types = {c.name: c.type for c in schema_of(ordered)}
+    shown = (*(key_of(n).name for n in places), *(m.name for m in measures))
+    return Project(ordered, tuple((name, Column(name, types[name])) for name in shown))
