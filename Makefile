@@ -33,9 +33,9 @@ format: $(READY)
 	$(BIN)/ruff format src tests bench
 	$(BIN)/ruff check --fix src tests bench
 
-# 2,000 random worlds instead of the 300 of `make test`.
+# 2,000 random worlds instead of the 300 of `make test`, and 40 random requests an operation instead of 5.
 worlds: $(READY)
-	ROSTER_WORLDS=2000 $(BIN)/pytest tests/query/test_oracle_equality.py
+	ROSTER_WORLDS=2000 ROSTER_FUZZ_EXAMPLES=40 $(BIN)/pytest tests/query/test_oracle_equality.py tests/http/test_fuzz.py
 
 # 1M profiles, 10M events: some minutes and some GB of disk.
 bench: $(READY)

@@ -42,15 +42,35 @@ _COLUMNS = {
     "application_id": "VARCHAR",
     "rest": "JSON",
 }
-_APPEND = f"""
-    INSERT INTO events BY NAME SELECT * REPLACE (rest::VARIANT AS rest)
-    FROM (SELECT unnest(from_json($1, '{json.dumps([_COLUMNS])}'), recursive := true))"""
+
+
+def append_sql(columns: dict[str, str]) -> str:
+    """A statement that appends the rows of one JSON text; `rest` is among the columns."""
+    return f"""
+        INSERT INTO events BY NAME SELECT * REPLACE (rest::VARIANT AS rest)
+        FROM (SELECT unnest(from_json($1, '{json.dumps([columns])}'), recursive := true))"""
+
+
+_APPEND = append_sql(_COLUMNS)
 _STORED = f"""
     SELECT {", ".join(f'"{c}"' for c in _COLUMNS if c not in ("event_id", "rest"))}, rest::JSON::VARCHAR AS rest,
         count(*) AS n FROM {{}}.events WHERE type = 'server' GROUP BY ALL"""
 
 Sender = Callable[[int], None]
 """Sends or appends body number n."""
+
+
+def open_by_hand(data: Path) -> duckdb.DuckDBPyConnection:
+    """A database of its own in the data folder, with the product's tables and settings."""
+    settings = Settings(data=data)
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": settings.engine_threads,
+        "memory_limit": settings.engine_memory,
+        "checkpoint_threshold": "256MB",
+    }
+    database = duckdb.connect(str(data / "by_hand.duckdb"), config=config)
+    create_tables(database)
+    return database
 
 
 def make_events(count: int, profiles: int, dice: random.Random) -> list[dict[str, Any]]:
@@ -95,15 +115,7 @@ def as_rows(events: Sequence[dict[str, Any]]) -> str:
 
 def run_intake(data: Path, keys: Keys, size: Size, rounds: int) -> Outcome:
     """Every batch size over one and over eight connections; in the end both stores hold the same rows."""
-    scratch = data / "by_hand.duckdb"
-    settings = Settings(data=data)
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "threads": settings.engine_threads,
-        "memory_limit": settings.engine_memory,
-        "checkpoint_threshold": "256MB",
-    }
-    database = duckdb.connect(str(scratch), config=config)
-    create_tables(database)
+    database = open_by_hand(data)
     requests = {batch: int(count * min(1, size.events / 1_000_000)) for batch, count in REQUESTS.items()}
     dice = random.Random(size.seed)
     bodies = {batch: [make_events(batch, size.profiles, dice) for _ in range(BODIES)] for batch in REQUESTS}

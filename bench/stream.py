@@ -1,6 +1,7 @@
 """Owns the stream workload: events of browser SDKs without a pause, also beside queries, counted by reading back.
 
 The senders keep their connections busy; what the server cannot store in time it must acknowledge later, not lose.
+By hand: the rows of the same batches appended to a table like the product's, one durable transaction a batch.
 """
 
 from __future__ import annotations
@@ -9,32 +10,42 @@ import json
 import threading
 import time
 import urllib.request
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from bench.intake import append_sql, open_by_hand
 from bench.measure import Contender, Outcome, quantile, same
 from bench.server import Keys, Server, Wire
 from bench.world import END_MS, Size
+from roster.base.time import instant, iso_ms
 
 PATH = "/api/v2/rum?ddsource=browser"
 RUNS = ((1, 8), (100, 8), (1000, 8), (1000, 64))
 """Events of a request and connections; the last but one is the one beside queries."""
+SMALL_EVENTS, SMALL_SHARE = 100_000, 8
+"""In worlds of fewer events every eighth connection is enough."""
 QUERIES_BESIDE = 4
 PAUSE_S = 0.2
 _MARK = "\0mark"
 _USERS_PATH = "/api/v2/product-analytics/users/query"
 _EVENTS_PATH = "/api/v2/product-analytics/users/event_filtered_query"
 _KINDS = ("view", "action", "resource", "view", "error")
+_TEXTS = ("type", "user_id", "session_id", "view_id", "view_url", "application_id", "service", "env", "version")
+_APPEND = append_sql({"event_id": "VARCHAR", "time": "TIMESTAMP", **dict.fromkeys(_TEXTS, "VARCHAR"), "rest": "JSON"})
+_MISSING = f"""
+    SELECT {", ".join(_TEXTS)} FROM events EXCEPT ALL SELECT {", ".join(_TEXTS)} FROM product.events LIMIT 5"""
 
 
-def _event(place: int, profiles: int) -> dict[str, object]:
+def _event(place: int, profiles: int) -> dict[str, Any]:
     """One event as an SDK sends it, its identity still open."""
     kind, user = _KINDS[place % len(_KINDS)], (place // 10 * 7919) % profiles
     visit = f"{_MARK}-{place // 10}"
-    own: dict[str, object] = {"id": f"{_MARK}-{place}", "type": "click", "target": {"name": "Buy"}}
-    event: dict[str, object] = {
+    own = {"id": f"{_MARK}-{place}", "type": "click", "target": {"name": "Buy"}}
+    event = {
         "type": kind,
         "date": END_MS + place,
         "application": {"id": "stream"},
@@ -59,16 +70,21 @@ def _event(place: int, profiles: int) -> dict[str, object]:
 class Senders:
     """Threads that send batches for some seconds; every batch has identities of its own."""
 
-    def __init__(self, server: Server, keys: Keys, batch: int, profiles: int) -> None:
+    def __init__(self, server: Server, batch: int, profiles: int) -> None:
         lines = [json.dumps(_event(place, profiles)) for place in range(batch)]
-        self._body = "\n".join(lines).replace(json.dumps(_MARK)[1:-1], "%MARK%").encode()
+        self._body = _open_marks("\n".join(lines)).encode()
         self._server = server
-        self._batch = batch
+        self.batch = batch
         self._turn = threading.Lock()
         self._number = 0
-        self.views = sum(_KINDS[place % len(_KINDS)] == "view" for place in range(batch))
-        self.acknowledged = 0
+        self.marks: list[str] = []
+        """Those of the batches that were acknowledged."""
         self.waits_ms: list[float] = []
+
+    @property
+    def acknowledged(self) -> int:
+        """Events."""
+        return len(self.marks) * self.batch
 
     def run(self, connections: int, seconds: float, name: str) -> float:
         """Events acknowledged a second."""
@@ -87,14 +103,79 @@ class Senders:
         while time.perf_counter() < until_s:
             with self._turn:
                 self._number += 1
-                mark = f"{name}-{self._number}".encode()
-            packed = wire.pack("POST", PATH, self._body.replace(b"%MARK%", mark))
+                mark = f"{name}-{self._number}"
+            packed = wire.pack("POST", PATH, self._body.replace(b"%MARK%", mark.encode()))
             started_s = time.perf_counter()
             answered = wire.send(packed)
             with self._turn:
                 self.waits_ms.append((time.perf_counter() - started_s) * 1000)
                 if b"request_id" in answered:
-                    self.acknowledged += self._batch
+                    self.marks.append(mark)
+
+
+def _open_marks(text: str) -> str:
+    return text.replace(json.dumps(_MARK)[1:-1], "%MARK%")
+
+
+def _row(event: dict[str, Any]) -> dict[str, Any]:
+    """The same event as a row of the table."""
+    user, view = event["usr"], event["view"]
+    return {
+        "event_id": _id(event),
+        "time": iso_ms(instant(event["date"])),
+        "type": event["type"],
+        "user_id": user["id"],
+        "session_id": event["session"]["id"],
+        "view_id": view["id"],
+        "view_url": view["url"],
+        "application_id": event["application"]["id"],
+        "service": event["service"],
+        "env": "prod",
+        "version": event["version"],
+        "rest": {name: event[name] for name in ("usr", "view", "_dd", "context", "connectivity", "display", "ddtags")},
+    }
+
+
+def newest_rows(batch: int, profiles: int) -> list[dict[str, Any]]:
+    """The rows that a batch comes to."""
+    events = (_event(place, profiles) for place in range(batch))
+    return list({(event["type"], _id(event)): _row(event) for event in events}.values())
+
+
+class ByHand:
+    """Appends the rows of batches that were acknowledged; of a view only its newest version is a row."""
+
+    def __init__(self, data: Path, profiles: int) -> None:
+        self._database = open_by_hand(data)
+        self.profiles = profiles
+
+    def run(self, senders: Senders, connections: int, seconds: float) -> float:
+        """Events committed a second, for at most so long."""
+        rows = _open_marks(json.dumps(newest_rows(senders.batch, self.profiles)))
+        marks = list(senders.marks)
+        started_s = time.perf_counter()
+
+        def append(database: duckdb.DuckDBPyConnection) -> int:
+            done = 0
+            while time.perf_counter() - started_s < seconds:
+                try:
+                    mark = marks.pop()
+                except IndexError:
+                    break
+                database.execute(_APPEND, [rows.replace("%MARK%", mark)])
+                done += 1
+            return done
+
+        with ThreadPoolExecutor(connections) as pool, ExitStack() as stack:
+            cursors = [stack.enter_context(closing(self._database.cursor())) for _ in range(connections)]
+            done = sum(pool.map(append, cursors))
+        return done * senders.batch / (time.perf_counter() - started_s)
+
+    def compare(self, product: Path) -> None:
+        """That the product has every row appended by hand."""
+        self._database.execute(f"ATTACH '{product}' AS product (READ_ONLY)")
+        same("stream, stored events", self._database.execute(_MISSING).fetchall(), [])
+        self._database.close()
 
 
 class Readers:
@@ -131,14 +212,16 @@ class Readers:
 def run_stream(data: Path, keys: Keys, size: Size) -> Outcome:
     """Every batch size for some seconds; then 1,000 at a time beside queries; all read back in the end."""
     seconds = min(20.0, size.events / 50_000)
+    share = SMALL_SHARE if size.events < SMALL_EVENTS else 1
     made: list[Contender] = []
     sent = 0
+    by_hand = ByHand(data, size.profiles)
     with Server(data, keys) as server:
-        for batch, connections in RUNS:
+        for batch, connections in ((b, c // share) for b, c in RUNS):
             name = f"batches of {batch:,}, {connections} connections"
-            sent += _measure(server, keys, size, batch, connections, seconds, name, made)
+            sent += _measure(server, by_hand, batch, connections, seconds, name, made)
         with Readers(server) as readers:
-            sent += _measure(server, keys, size, 1000, 8, seconds, f"beside {QUERIES_BESIDE} queries", made)
+            sent += _measure(server, by_hand, 1000, 8 // share, seconds, f"beside {QUERIES_BESIDE} queries", made)
         waits = tuple(readers.waits_ms) or (0.0,)
         made.append(Contender("queries beside, p95", (quantile(waits, 0.95),)))
         made.append(Contender("memory of the server, highest", (server.peak_bytes()[0] / 1e6,), "MB"))
@@ -148,14 +231,14 @@ def run_stream(data: Path, keys: Keys, size: Size) -> Outcome:
         "SELECT count(*) FROM events WHERE application_id = 'stream' AND type <> 'session'"
     ).fetchall()
     stored.close()
+    by_hand.compare(data / "engine.duckdb")
     same("stream, events read back", found[0][0], sent)
     return Outcome("stream", f"{sent:,} events acknowledged, each read back once; {steps}", tuple(made))
 
 
 def _measure(
     server: Server,
-    keys: Keys,
-    size: Size,
+    by_hand: ByHand,
     batch: int,
     connections: int,
     seconds: float,
@@ -163,25 +246,24 @@ def _measure(
     made: list[Contender],
 ) -> int:
     """Send, wait until all is stored, note rates; gives the number of distinct events."""
-    senders = Senders(server, keys, batch, size.profiles)
+    senders = Senders(server, batch, by_hand.profiles)
     started_s = time.perf_counter()
     rate = senders.run(connections, seconds, name.replace(" ", "-"))
     ended_s = time.perf_counter()
     while any((server.data / "log").glob("events-*.ndjson")):
         time.sleep(0.01)
     drained_s = time.perf_counter()
-    made.append(Contender(f"{name}, acknowledged", (rate,), "events/s"))
-    made.append(Contender(f"{name}, stored", (senders.acknowledged / (drained_s - started_s),), "events/s"))
+    base = f"{name}, by hand"
+    made.append(Contender(f"{name}, acknowledged", (rate,), "events/s", base))
+    made.append(Contender(f"{name}, stored", (senders.acknowledged / (drained_s - started_s),), "events/s", base))
+    made.append(Contender(base, (by_hand.run(senders, connections, seconds),), "events/s"))
     made.append(Contender(f"{name}, acknowledgement p99", (quantile(tuple(senders.waits_ms), 0.99),)))
     made.append(Contender(f"{name}, last one stored after", (drained_s - ended_s,), "s"))
-    distinct = len({json.dumps([e["type"], _id(e)]) for e in (_event(place, size.profiles) for place in range(batch))})
-    return senders.acknowledged // batch * distinct
+    return len(senders.marks) * len(newest_rows(batch, by_hand.profiles))
 
 
-def _id(event: dict[str, object]) -> object:
-    own = event[str(event["type"])]
-    assert isinstance(own, dict)
-    return own["id"]
+def _id(event: dict[str, Any]) -> str:
+    return str(event[event["type"]]["id"])
 
 
 def _steps(server: Server) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +41,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@cache
+def _template() -> Server:
+    """A server that never starts, whose keys were made by the command: making them costs more than starting one."""
+    folder = Path(tempfile.mkdtemp(prefix="roster-template-"))
+    atexit.register(shutil.rmtree, folder)
+    (folder / "data").mkdir()
+    return Server(folder)
+
+
 class Server:
     """A real `roster serve` on a data folder, with an API key and an application key of its own."""
 
@@ -51,9 +64,17 @@ class Server:
             "PYTHONWARNINGS": "error",
             **{f"ROSTER_{name.upper()}": value for name, value in settings.items()},
         }
-        self.api_key = self._create_key("api")
-        self.app_key = self._create_key("application")
+        self.api_key, self.app_key = self._create_keys()
         self.process: subprocess.Popen[bytes] | None = None
+
+    def _create_keys(self) -> tuple[str, str]:
+        """An API key and an application key; a folder without data begins as a copy of one that has them."""
+        data = self.folder / "data"
+        if data.exists():
+            return self._create_key("api"), self._create_key("application")
+        template = _template()
+        shutil.copytree(template.folder / "data", data)
+        return template.api_key, template.app_key
 
     def _create_key(self, kind: str) -> str:
         shown = self.cli("key", "create", kind, "--name", "test")

@@ -26,6 +26,9 @@ from services import HOST, Service
 WAIT_S = float(os.environ.get("ROSTER_WAIT_S", "60"))
 """How long anything may take before a test gives up."""
 
+PAUSE_MIN_S, PAUSE_MAX_S = 0.02, 0.25
+"""Between two looks: what is waited for needs the processor itself."""
+
 BASE = "/api/v2/product-analytics/users"
 CONNECTION = f"{BASE}/mapping/connection"
 ENDED = {"done", "unchanged", "failed", "cancelled"}
@@ -51,12 +54,16 @@ def settings(folder: Path, **more: str) -> dict[str, str]:
     }
 
 
-def until(look: Callable[[], Any], what: str = "") -> Any:
-    """What `look` gives, as soon as it gives something."""
-    deadline_s = time.monotonic() + WAIT_S
+def until(look: Callable[[], Any], what: str = "", pause_max_s: float = PAUSE_MAX_S) -> Any:
+    """What `look` gives, as soon as it gives something; looked for less often the longer that takes.
+
+    What is there for a moment only needs a small `pause_max_s`.
+    """
+    deadline_s, pause_s = time.monotonic() + WAIT_S, PAUSE_MIN_S
     while not (found := look()):
         assert time.monotonic() < deadline_s, f"waited in vain: {what or look}"
-        time.sleep(0.02)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, pause_max_s)
     return found
 
 
@@ -270,6 +277,11 @@ def run_folders(server: Server) -> list[str]:
     """What lies in the folder of runs."""
     folder = Path(server.env["ROSTER_DATA"]) / "syncs"
     return sorted(path.name for path in folder.glob("*"))
+
+
+def check_tidied(server: Server) -> None:
+    """That no run leaves its folder: it goes a moment after the end of the run can be seen, for a crash between."""
+    until(lambda: run_folders(server) == [], "the folders of runs to go")
 
 
 def kept_relations(server: Server) -> list[str]:

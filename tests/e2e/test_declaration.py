@@ -50,7 +50,9 @@ EDITED = EDITED.replace("type: number", "type: string").replace("attribute: id}"
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
     """Two organisations; the first has rows for one connection."""
-    first, second = (Server(tmp_path_factory.mktemp(name), rate_limits=LIMITS) for name in ("first", "second"))
+    (other := tmp_path_factory.mktemp("second") / "data").mkdir()  # so that it gets keys of its own
+    first = Server(tmp_path_factory.mktemp("first"), rate_limits=LIMITS)
+    second = Server(other.parent, rate_limits=LIMITS)
     (first.folder / "crm.csv").write_text("email,tier,mrr\na@x.com,gold,1\nb@x.com,Silver,x\n")
     first.cli("table", "load", "crm.csv")
     with first, second:

@@ -18,10 +18,10 @@ from e2e.source_world import (
     Proxy,
     Receiver,
     add_users,
+    check_tidied,
     check_told,
     put_secret,
     receiving,
-    run_folders,
     settings,
     until,
     values,
@@ -149,7 +149,7 @@ def test_the_network_is_cut_while_reading(case: Case) -> None:
     (first,) = [run for run in runs if run["id"] == id]
     assert (first["phase"], first["failure"]["code"]) == ("failed", "busy")
     assert {score for _, score in case.link.served().values()} == {1}
-    assert run_folders(case.link.server) == []
+    check_tidied(case.link.server)
     case.told("ok", "failing", "ok")
 
 
@@ -498,7 +498,7 @@ def test_a_running_read_is_cancelled(case: Case) -> None:
     assert case.link.runs()[0]["phase"] == "cancelled"
     check_told(case.link, "ok")
     assert case.link.served() == FIRST
-    assert run_folders(case.link.server) == []
+    check_tidied(case.link.server)
     assert case.link.ask("POST", "/cancel").status == 409
     case.proxy.heal()
     assert case.link.sync()["phase"] == "done"

@@ -27,6 +27,7 @@ from e2e.source_world import (
     Readers,
     add_users,
     check_run,
+    check_tidied,
     check_told,
     end_run,
     kept_relations,
@@ -36,7 +37,6 @@ from e2e.source_world import (
     put_secret,
     query,
     readers_of,
-    run_folders,
     settings,
     until,
 )
@@ -165,7 +165,7 @@ def go_on(world: World, runs: dict[str, str], step: str, dice: random.Random) ->
     at = before[runs[world.links[0].name]][1]
     if at in ("check", "swap"):
         assert world.proxy.accepted == accepted, "what was read whole is not read again"
-    until(lambda: run_folders(world.server) == [], "the folders of runs to go")
+    check_tidied(world.server)
     assert {phase for _, phase, _ in kept_runs(world.server)} <= ENDED
     for link in world.links:
         for run in link.runs():

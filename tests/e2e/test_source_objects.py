@@ -25,11 +25,11 @@ from e2e.source_world import (
     Link,
     Proxy,
     add_users,
+    check_tidied,
     check_told,
     end_run,
     put_secret,
     readers_of,
-    run_folders,
     settings,
     until,
 )
@@ -266,7 +266,7 @@ def check_cut_off(case: Case) -> None:
     check_told(case.link, "ok")
     case.is_served(7)
     assert case.link.runs()[0]["trigger"] == "retry"
-    assert run_folders(case.link.server) == []
+    check_tidied(case.link.server)
 
 
 # what it costs

@@ -14,11 +14,13 @@ import pytest
 
 from e2e.source_world import (
     BASE,
+    PAUSE_MIN_S,
     Database,
     Link,
     Proxy,
     Receiver,
     add_users,
+    check_tidied,
     check_told,
     end_run,
     kept_relations,
@@ -26,7 +28,6 @@ from e2e.source_world import (
     kept_tables,
     put_secret,
     receiving,
-    run_folders,
     settings,
     until,
 )
@@ -245,7 +246,7 @@ def test_a_read_is_cancelled_by_command(place: Place, slow: Slow) -> None:
     assert "asked to cancel" in place.server.cli("source", "cancel", "users/stopped")
     until(lambda: link.source()["running"] is None, "the run to end")
     assert link.runs()[0]["phase"] == "cancelled"
-    assert run_folders(place.server) == []
+    check_tidied(place.server)
     slow.proxy.heal()
     link.sync()
     check_told(link, "ok")
@@ -257,7 +258,11 @@ def test_a_read_is_cancelled_by_command(place: Place, slow: Slow) -> None:
 
 def reach(server: Server, step: str, link: Link) -> None:
     """Wait until a run of all is at this step, or the source has synced already: some steps are short."""
-    until(lambda: any(r[1:] == ("running", step) for r in kept_runs(server)) or link.source()["state"] == "ok", step)
+    until(
+        lambda: any(r[1:] == ("running", step) for r in kept_runs(server)) or link.source()["state"] == "ok",
+        step,
+        PAUSE_MIN_S,
+    )
 
 
 def test_syncs_take_turns(place: Place, slow: Slow) -> None:
@@ -316,7 +321,7 @@ def test_a_connection_removed_while_it_syncs_leaves_nothing(place: Place, slow: 
         big.remove()
         assert big.ask("GET").status == 404
     kept.sync(force=True)
-    until(lambda: run_folders(place.server) == [], "the folders of runs to go")
+    check_tidied(place.server)
     tables = kept_tables(place.server)
     assert len(tables) == 1
     assert len(kept_runs(place.server)) == len(kept.runs())
@@ -423,7 +428,11 @@ def test_the_disk_is_full_at_a_step(small: Place, step: str) -> None:
 def reach_or_end(server: Server, step: str, id: str) -> None:
     """Wait until a run is at this step, or beyond."""
     later = ("done", "failed"), ("running", step)
-    until(lambda: any(r[0] == id and (r[1] in later[0] or r[1:] == later[1]) for r in kept_runs(server)), step)
+    until(
+        lambda: any(r[0] == id and (r[1] in later[0] or r[1:] == later[1]) for r in kept_runs(server)),
+        step,
+        PAUSE_MIN_S,
+    )
 
 
 def is_stuck(server: Server) -> bool:
