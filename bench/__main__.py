@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.analyses import ANALYSES
+from bench.analysis_runs import run_analysis
 from bench.history import run_history
 from bench.intake import run_intake
 from bench.measure import Outcome
@@ -26,9 +28,22 @@ from bench.update import run_update
 from bench.world import HOME, Size, World, open_world
 from roster.main import Product, SystemClock
 
-NAMES = ("start", *(r.name for r in READS), "previews", "update", "history", "syncs", "intake", "stream", "sources")
+NAMES = (
+    "start",
+    *(r.name for r in READS),
+    *(a.name for a in ANALYSES),
+    "previews",
+    "update",
+    "history",
+    "syncs",
+    "intake",
+    "stream",
+    "sources",
+)
 UNASKED = tuple(name for name in NAMES if name != "sources")
 """All but what needs programs of others."""
+ALL_OF = {"analyses": tuple(a.name for a in ANALYSES)}
+"""Names that stand for several workloads."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -42,11 +57,12 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--folder", type=Path, default=HOME, help="where worlds and results.json are kept")
     asked = parser.parse_args(words)
-    unknown = set(asked.workload) - set(NAMES)
+    named = [name for word in asked.workload for name in ALL_OF.get(word, (word,))]
+    unknown = set(named) - set(NAMES)
     if unknown or not 0 < asked.profiles <= asked.events or asked.rounds < 1 or asked.rows < 1:
         parser.error(f"unknown workload {', '.join(sorted(unknown))}" if unknown else "a size is out of range")
     size = Size(asked.profiles, asked.rows, asked.events, asked.seed)
-    chosen = tuple(asked.workload) or UNASKED
+    chosen = tuple(named) or UNASKED
     asked.folder.mkdir(parents=True, exist_ok=True)
     with (asked.folder / "lock").open("w") as lock:
         try:
@@ -92,8 +108,8 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
 
 def _run_paired(world: World, copy: Path, chosen: tuple[str, ...], rounds: int) -> Iterator[Outcome]:
     """What runs over HTTP on the copy and by hand on the original, in the same rounds."""
-    reads = [r for r in READS if r.name in chosen]
-    if not reads and not {"previews", "update"} & {*chosen}:
+    reads, analyses = [r for r in READS if r.name in chosen], [a for a in ANALYSES if a.name in chosen]
+    if not reads and not analyses and not {"previews", "update"} & {*chosen}:
         return
     product = Product(world.settings(), SystemClock())
     connection = product.duck.cursor()
@@ -101,6 +117,8 @@ def _run_paired(world: World, copy: Path, chosen: tuple[str, ...], rounds: int) 
         with Server(copy, world.keys) as server, server.wire() as wire:
             for read in reads:
                 yield run_read(read, product.context, connection, wire, world.table_id, rounds)
+            for analysis in analyses:
+                yield run_analysis(analysis, product.context, connection, wire, rounds)
             if "previews" in chosen:
                 yield run_previews(connection, server, wire, world.table_id, rounds)
             if "update" in chosen:

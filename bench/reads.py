@@ -34,7 +34,7 @@ HTTP, OPERATION, ENGINE = "HTTP", "operation, in process", "engine.run, in proce
 BY_HAND, JOINED = "SQL on the enriched table", "SQL joining the CRM"
 
 
-class _Recorder:
+class Recorder:
     """An engine that keeps the plans it was given, to run the very same again."""
 
     def __init__(self, engine: Engine) -> None:
@@ -58,7 +58,7 @@ def run_read(
     """One read workload, every way."""
     function = FUNCTIONS[read.path.rsplit("/", 1)[1]]
     request = Request(LOCAL, json.dumps(read.body).encode())
-    recorder = _Recorder(context.engine)
+    recorder = Recorder(context.engine)
     function(replace(context, engine=recorder), request)
     plans, budget = recorder.plans, context.limits.budget()
     by_hand, join_by_hand = read.by_hand(enriched()), read.by_hand(joined(table_id))

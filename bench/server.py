@@ -123,6 +123,7 @@ class Server:
                 "ROSTER_DATA": str(self.data),
                 "ROSTER_PORT": str(self.port),
                 "ROSTER_RATE_LIMITS": json.dumps(NO_LIMITS),
+                "ROSTER_ANSWERS_KEPT": "0",
             }
             | self._settings
         )

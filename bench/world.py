@@ -72,7 +72,7 @@ class World:
         return self.folder / "data"
 
     def settings(self) -> Settings:
-        return Settings(data=self.data)
+        return Settings(data=self.data, answers_kept=0)
 
     def lend(self) -> Path:
         """A fresh copy of the data folder, to change at will; the copy before is gone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from oracle_values import EPOCH, MILLISECOND, Row, constant, value_of
@@ -191,33 +191,54 @@ def window(plan: Window, rows: list[Row]) -> list[Row]:
 def match_steps(plan: MatchSteps, rows: list[Row]) -> list[Row]:
     entities: dict[Any, list[Row]] = {}
     for row in rows:
-        if value_of(plan.entity, row) is not None and value_of(plan.time, row) is not None:
+        time = value_of(plan.time, row)
+        if value_of(plan.entity, row) is not None and time is not None and time.year < 6000:
             entities.setdefault(value_of(plan.entity, row), []).append(row)
     answer = []
     for entity, mine in entities.items():
-        attempts = [attempt(plan, start, mine) for start in mine if value_of(plan.steps[0], start) is True]
-        if attempts:
-            level, started = min(attempts, key=lambda a: (-a[0], a[1]))
-            answer.append({"entity": entity, "level": level, "started": started})
+        starts = sorted({place(plan, row) for row in mine if value_of(plan.steps[0].where, row) is True})
+        for start in starts if plan.starts == "every" else starts[:1]:
+            answer.append({"entity": entity} | told(plan, attempt(plan, start, mine), mine))
     return answer
 
 
-def attempt(plan: MatchSteps, start: Row, rows: list[Row]) -> tuple[int, datetime]:
-    """Steps reached and time of the start, taking the earliest next row each time."""
+def place(plan: MatchSteps, row: Row) -> int:
+    true = [k for k, step in enumerate(plan.steps) if value_of(step.where, row) is True]
+    return micros(value_of(plan.time, row)) * 64 + (true[0] if true else 63)
 
-    def place(row: Row) -> tuple[Any, ...]:
-        tie = value_of(plan.tie, row)
-        return (value_of(plan.time, row), tie is None, 0 if tie is None else tie)
 
-    started: datetime = value_of(plan.time, start)
-    now, level = start, 1
+def micros(time: datetime) -> int:
+    return (time - EPOCH) // timedelta(microseconds=1)
+
+
+def attempt(plan: MatchSteps, start: int, rows: list[Row]) -> list[int]:
+    """The places taken, one a step reached."""
+    taken = [start]
     for step in plan.steps[1:]:
-        later = [r for r in rows if place(r) > place(now) and value_of(step, r) is True]
-        later = [r for r in later if value_of(plan.time, r) - started <= plan.window_ms * MILLISECOND]
-        if not later:
+        later = sorted((place(plan, row), n) for n, row in enumerate(rows) if place(plan, row) > taken[-1])
+        found = next((at for at, n in later if value_of(step.where, rows[n]) is True), None)
+        if found is None or (plan.window_ms is not None and found // 64 - start // 64 > plan.window_ms * 1000):
             break
-        now, level = min(later, key=place), level + 1
-    return level, started
+        if step.unless is not None:
+            between = [rows[n] for at, n in later if at < found]
+            if any(value_of(step.unless, row) is True for row in between):
+                break
+        taken.append(found)
+    return taken
+
+
+def told(plan: MatchSteps, taken: list[int], rows: list[Row]) -> Row:
+    """An attempt's columns but the entity."""
+    answer: Row = {"level": len(taken), "last": taken[-1]}
+    for k in range(len(plan.steps)):
+        reached = k < len(taken)
+        answer[f"t{k + 1}"] = EPOCH + timedelta(microseconds=taken[k] // 64) if reached else None
+    for k, step in enumerate(plan.steps):
+        at = taken[k] if k < len(taken) else None
+        took = [row for row in rows if place(plan, row) == at and value_of(step.where, row) is True]
+        for name, value in step.carried:
+            answer[name] = min((v for row in took if (v := value_of(value, row)) is not None), default=None)
+    return answer
 
 
 def fill_time(plan: FillTime, rows: list[Row]) -> list[Row]:

@@ -184,6 +184,8 @@ def called(fn: Fn, values: list[Any]) -> Any:
             return values[0] or None
         case Fn.ADD:
             return values[0] + values[1]
+        case Fn.CONCAT:
+            return "".join(values)
         case Fn.SUBTRACT:
             return values[0] - values[1]
     assert_never(fn)

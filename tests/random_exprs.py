@@ -102,6 +102,7 @@ def exprs(draw: DrawFn, schema: Schema, type: Type, depth: int = 2, inside: bool
         case Type.STRING:
             fn = st.sampled_from([Fn.LOWER, Fn.TRIM, Fn.NULL_IF_EMPTY])
             more: list[SearchStrategy[Expr]] = [casts, st.builds(Call, fn, st.tuples(inner(type)))]
+            more.append(st.builds(Call, st.just(Fn.CONCAT), st.tuples(inner(type), inner(type))))
         case Type.INTEGER | Type.NUMBER:
             more = [casts, st.builds(Call, st.sampled_from([Fn.ADD, Fn.SUBTRACT]), st.tuples(inner(type), inner(type)))]
             if type is Type.INTEGER:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal as OneOf
 
 from hypothesis import strategies as st
@@ -15,6 +15,8 @@ from roster.query.expr import (
     Call,
     Cast,
     Column,
+    Compare,
+    CompareOp,
     Expr,
     Fn,
     Get,
@@ -39,6 +41,7 @@ from roster.query.plan import (
     Read,
     Sort,
     SortKey,
+    Step,
     Union,
     Values,
     Window,
@@ -62,6 +65,8 @@ from worlds import (
 
 KINDS: tuple[OneOf["inner", "left", "semi", "anti"], ...] = ("inner", "left", "semi", "anti")
 WINDOWS_MS = (0, 1, 3_600_000, 7_200_000, 86_400_000)
+STARTS: tuple[OneOf["every", "first"], ...] = ("every", "first")
+OPS: tuple[CompareOp, ...] = ("=", "<", "<=", ">", ">=")
 HOUR_MS = 3_600_000
 ORDERED = (Type.INTEGER, Type.NUMBER, Type.TIMESTAMP, Type.STRING)
 
@@ -122,7 +127,7 @@ def aggregates(draw: DrawFn, input: Plan) -> Plan:
 @st.composite
 def joins(draw: DrawFn, left: Plan, right: Plan) -> Plan:
     kind = draw(st.sampled_from(KINDS))
-    if kind in ("inner", "left"):
+    if kind in ("inner", "left") or draw(st.booleans()):
         names = fresh_names(draw, len(schema_of(right)), {c.name for c in schema_of(left)})
         pairs = zip(names, schema_of(right), strict=True)
         right = Project(right, tuple((name, Column(c.name, c.type)) for name, c in pairs))
@@ -151,24 +156,51 @@ def windows(draw: DrawFn, input: Plan) -> Plan:
 
 @st.composite
 def sequences(draw: DrawFn, input: Plan) -> Plan:
-    """MatchSteps over `input`, or over rows made for it."""
-    if draw(st.booleans()):
-        made = ("user", Type.STRING), ("time", Type.TIMESTAMP), ("tie", Type.INTEGER), ("kind", Type.STRING)
-        schema = tuple(SchemaColumn(name, type) for name, type in made)
-        hours = st.integers(0, 3).map(lambda h: START + timedelta(hours=h))
-        row = st.tuples(st.sampled_from("uv"), known(hours), st.sampled_from([None, 1, 1, 2]), st.sampled_from("abc"))
-        input = Values(schema, tuple(draw(st.lists(row, min_size=draw(st.sampled_from([0, 6, 10])), max_size=14))))
-        entity, time, tie, kind = (Column(name, type) for name, type in made)
-        step = st.sets(st.sampled_from("abc"), min_size=1, max_size=2)
-        steps = draw(st.lists(step, min_size=1, max_size=4))
-        conditions = [In(kind, tuple(Literal(k, Type.STRING) for k in sorted(s))) for s in steps]
-        return MatchSteps(input, entity, time, tie, tuple(conditions), draw(st.sampled_from(WINDOWS_MS)))
+    """MatchSteps over `input`; seldom does an attempt get far."""
     schema = schema_of(input)
-    keyed = st.sampled_from([Type.STRING, Type.INTEGER])
-    entity_of, time_of = draw(keyed.flatmap(lambda t: exprs(schema, t, 1))), draw(exprs(schema, Type.TIMESTAMP, 1))
-    tie_of = draw(keyed.flatmap(lambda t: exprs(schema, t, 1)))
-    some = tuple(draw(st.lists(predicates(schema, 1), min_size=1, max_size=3)))
-    return MatchSteps(input, entity_of, time_of, tie_of, some, draw(st.sampled_from(WINDOWS_MS)))
+    entity = draw(st.sampled_from([Type.STRING, Type.INTEGER]).flatmap(lambda t: exprs(schema, t, 1)))
+    time = draw(exprs(schema, Type.TIMESTAMP, 1))
+    told = st.sampled_from([t for t in Type if t is not Type.ANY]).flatmap(lambda t: exprs(schema, t, 1))
+    return draw(matches(input, entity, time, predicates(schema, 1), told, 3))
+
+
+@st.composite
+def matches(
+    draw: DrawFn,
+    input: Plan,
+    entity: Expr,
+    time: Expr,
+    where: SearchStrategy[Expr],
+    told: SearchStrategy[Expr],
+    most: int,
+) -> Plan:
+    steps: list[Step] = []
+    taken = {"entity", "level", "last", *(f"t{k}" for k in range(1, most + 1))}
+    for k in range(draw(st.integers(1, most))):
+        values = draw(st.lists(told, max_size=2))
+        names = fresh_names(draw, len(values), taken)
+        taken.update(names)
+        unless = draw(st.none() | where) if k else None
+        steps.append(Step(draw(where), tuple(zip(names, values, strict=True)), unless))
+    window_ms, starts = draw(st.none() | st.sampled_from(WINDOWS_MS)), draw(st.sampled_from(STARTS))
+    return MatchSteps(input, entity, time, tuple(steps), window_ms, starts)
+
+
+@st.composite
+def journeys(draw: DrawFn) -> Plan:
+    """MatchSteps over rows of few entities, kinds and times, so that attempts get far; now and then before 1970."""
+    x = draw(st.sampled_from([t for t in Type if t is not Type.ANY]))
+    made = ("user", Type.STRING), ("time", Type.TIMESTAMP), ("kind", Type.STRING), ("x", x)
+    gap = draw(st.sampled_from([timedelta(hours=1), timedelta(microseconds=500)]))
+    first = draw(st.sampled_from([START, START, datetime(1970, 1, 1) - 4 * gap]))
+    times, kinds = st.integers(0, 9).map(lambda n: first + n * gap), st.sampled_from("abcd")
+    row = st.tuples(known(st.sampled_from("uuv")), known(times), kinds, literals(x).map(lambda e: e.value))
+    rows = draw(st.lists(row, min_size=draw(st.sampled_from([0, 8, 16])), max_size=20))
+    user, time, kind, value = (Column(name, type) for name, type in made)
+    some = st.sets(kinds, min_size=1, max_size=2).map(sorted)
+    where = some.map(lambda of: In(kind, tuple(Literal(k, Type.STRING) for k in of)))
+    input = Values(tuple(SchemaColumn(name, type) for name, type in made), tuple(rows))
+    return draw(matches(input, user, time, where, st.sampled_from([kind, value]), 5))
 
 
 @st.composite
@@ -231,7 +263,7 @@ def plans(draw: DrawFn, world: World, depth: int = 3) -> Plan:
             sort = Sort(input, draw(sort_keys(schema_of(input))))
             return sort if kind == 7 else Limit(sort, draw(st.integers(0, 5)))
         case 9:
-            return draw(sequences(input))
+            return draw(sequences(input) | journeys())
         case _:
             return draw(fills(input))
 
@@ -266,6 +298,9 @@ def focused(draw: DrawFn) -> tuple[World, Plan]:
         some = tuple(Measure(agg, agg, column, 0.4 if agg is Agg.QUANTILE else None) for agg in aggs)
         return world, Aggregate(read, tuple(draw(st.sampled_from([(), (("v", column),)]))), some)
     items = [*(Cast(column, t) for t in Type), *draw(particular(topic, column))]
+    if type is not Type.ANY:
+        bound = draw(literals(type))
+        items += [Compare(op, column, bound) for op in OPS]
     items += draw(st.lists(predicates(schema), max_size=3))
     named = tuple((f"c{n}", item) for n, item in enumerate(items))
     return world, Project(read, (("n", Column("n", Type.INTEGER)), *named))
@@ -291,12 +326,12 @@ def particular(draw: DrawFn, topic: str, column: Column) -> list[Expr]:
 
 @st.composite
 def cases(draw: DrawFn) -> tuple[World, Plan]:
-    kind = draw(st.integers(0, 9))
+    kind = draw(st.integers(0, 10))
     if kind < 4:
         return draw(focused())
+    if kind < 6:
+        return World({"events": (SchemaColumn("n", Type.INTEGER),)}, {"events": []}), draw(journeys())
     world = draw(worlds())
-    if kind == 4:
-        return world, draw(sequences(draw(leaves(world))))
     return world, draw(plans(world, draw(st.sampled_from([1, 2, 3]))))
 
 

@@ -24,6 +24,7 @@ from roster.engine.connection import Duck, DuckLimits
 from roster.engine.duckdb import DuckEngine
 from roster.engine.enriched import Enriched
 from roster.engine.events import DuckEvents
+from roster.engine.shared_answers import SharedAnswers
 from roster.engine.tables import DuckTables
 from roster.intake.buffer import Applier, EventLog
 from roster.intake.geo import Geo
@@ -97,7 +98,7 @@ class Product:
         self.log = EventLog(folder / "log", after=self.events.applied_segment(), bytes_max=settings.log_bytes_max)
         self.applier = Applier(self.log, self.events, clock.now_ms, interval_s=settings.apply_interval_s)
         self.materialiser = Repeater("materialise", lambda: materialise_profiles(self.context))
-        engine = DuckEngine(self.duck, enriched)
+        engine = SharedAnswers(DuckEngine(self.duck, enriched), lambda: self.duck.position, settings.answers_kept)
         vault = vault_of(folder)
         sources = ChildSources(source_limits(settings))
         ports = Ports(

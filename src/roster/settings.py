@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     engine_threads: int = Field(2, ge=1, description="threads of the engine; no more than cores")
     engine_spill: str = Field("20GB", pattern=SIZE, description="ceiling of what the engine may spill to disk")
 
+    answers_kept: int = Field(100, ge=0, description="answers to queries kept until the data changes")
     query_timeout_s: float = Field(30.0, gt=0, description="seconds one query may take")
     query_rows_max: int = Field(1_000_000, ge=1, description="rows one answer may have")
     queries_at_once: int = Field(2, ge=1, description="queries that run at the same time; more wait")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from inside import Inside, inside
+from roster.analyses.event_world import EventWorld
 from roster.analyses.facets import FacetRequest
 from roster.analyses.members import condition_of, count_members, members
 from roster.analyses.names import names_of_facet, names_of_page, names_of_segment
@@ -20,7 +21,7 @@ from roster.model.connection import CreateRequest, Field, FieldUpdate, UpdateReq
 from roster.model.mapping import empty
 from roster.model.schema import Entity, Type
 from roster.model.segment import Segment, draft
-from roster.operations.profiles import world_of
+from roster.operations.event_worlds import event_world_of
 
 TIERS = ("gold", "silver", "")
 PEOPLE = [(f"u{i}", f"u{i}@shop.com") for i in range(9)]
@@ -94,11 +95,12 @@ def holds(tree: Any, i: int) -> bool:
 @settings(max_examples=40)
 @given(st.lists(formulas, min_size=1, max_size=4))
 def test_members_are_whom_the_formula_holds_for(shop: Inside, trees: list[Any]) -> None:
-    world = world_of(shop.context, Entity.USERS)
+    stands_on = event_world_of(shop.context)
+    world = stands_on.users
     queries = {name: query for name, (query, _) in SEARCHES.items()}
     segments = [segment(queries, text_of(tree)) for tree in trees]
     conditions = [condition_of(world, s)[0] for s in segments]
-    plans = [count_members(world.relation, conditions), *(members(world, s) for s in segments)]
+    plans = [count_members(world.relation, conditions), *(members(stands_on, s) for s in segments)]
     counted, *listed = shop.context.engine.run(plans, shop.context.limits.budget())
     found = [sorted(key for (key,) in answer.rows) for answer in listed]
     assert found == [[user for i, (user, _) in enumerate(PEOPLE) if holds(tree, i)] for tree in trees]
@@ -115,18 +117,22 @@ def pure_world(*renames: tuple[str, str], type: Type = Type.STRING) -> World:
     return World(mapping, {}, 2, 10)
 
 
+def around(users: World) -> EventWorld:
+    return EventWorld(users, World(empty(Entity.ACCOUNTS), {}, users.now_ms, users.alias_ms))
+
+
 def test_warnings_of_a_segment() -> None:
     made = segment({"a": "teir:gold", "b": "tier:gold"}, "!a")
     _, warnings = condition_of(pure_world(), made)
     assert "unknown attribute 'teir'" in warnings[0]
     assert "'tier'" in warnings[0]
-    assert warnings[1:] == ("search 'b' takes no part: the combination does not name it",)
+    assert warnings[1:] == ["search 'b' takes no part: the combination does not name it"]
 
 
 @pytest.mark.parametrize("query", ["score:>abc", "tier:(gold"])
 def test_a_wrong_search_is_told_with_its_place(query: str) -> None:
     with pytest.raises(Error) as refused:
-        members(pure_world(), segment({"a": "tier:gold", "b": query}))
+        members(around(pure_world()), segment({"a": "tier:gold", "b": query}))
     assert refused.value.code is Code.INVALID
     assert refused.value.at.startswith("/data/attributes/data_query/profiles/1/query character ")
 
@@ -147,5 +153,5 @@ def test_a_search_whose_field_changed_its_type_still_names_it() -> None:
     world = pure_world(type=Type.TIMESTAMP)
     made = segment({"a": "tier:>5s"})
     with pytest.raises(Error):
-        members(world, made)
+        members(around(world), made)
     assert names_of_segment(world, made) == {"tier": "tier"}

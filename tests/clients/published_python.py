@@ -1,14 +1,9 @@
 """Runs the examples that Datadog publishes with its Python package, their text untouched, against a running server."""
 
-import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from datadog_api_client.v2.api.rum_audience_management_api import RumAudienceManagementApi
+from published import fetch
 from python_audience import CONNECTION, FIELDS, say
 from python_client import Failure, Session, configuration, environment, require
 
-PACKAGE = "datadog-api-client"
-VERSION = "2.62.0"
-SDIST = f"datadog_api_client-{VERSION}"
-SDIST_SHA256 = "fec6a649dac5dd7224f64662390005e6d6ce688029742278346f46190d0fc902"
 HERE = Path(__file__).parent
 SUCCESS = None
 
@@ -125,31 +117,6 @@ BEARER = [
 EVENTS = [Example("product-analytics/SubmitProductAnalyticsEvent.py", accepted)]
 
 
-def fetch_examples(cache: Path) -> Path:
-    """The folder of the published examples, downloaded once; raises Failure when the archive is not the known one."""
-    archive = cache / f"{SDIST}.tar.gz"
-    if not archive.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            download(Path(folder))
-            (Path(folder) / archive.name).replace(archive)
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    require(digest == SDIST_SHA256, f"{archive} has sha256 {digest}, expected {SDIST_SHA256}")
-    with tarfile.open(archive) as opened:
-        wanted = [one for one in opened.getmembers() if one.name.startswith(f"{SDIST}/examples/v2/")]
-        opened.extractall(cache, members=wanted, filter="data")
-    return cache / SDIST / "examples" / "v2"
-
-
-def download(folder: Path) -> None:
-    """Leaves the source archive of the package in the folder."""
-    here = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else [shutil.which("pip") or ""]
-    require(bool(here[0]), "pip is needed to fetch the published examples; set ROSTER_CLIENT_CACHE to a filled cache")
-    wanted = ["download", "--no-deps", "--no-binary", ":all:", f"{PACKAGE}=={VERSION}", "--dest", str(folder)]
-    done = subprocess.run([*here, *wanted], capture_output=True, text=True, timeout=300, check=False)
-    require(done.returncode == 0, f"pip download failed: {done.stderr}")
-
-
 def run_example(folder: Path, example: Example, url: str, without: tuple[str, ...] = ()) -> None:
     """Runs the file in a process of its own, without the named variables, and checks how it ended."""
     path = folder / example.file
@@ -188,10 +155,7 @@ def clear(url: str) -> int | None:
 def run(url: str) -> None:
     """Fetches the examples and runs them in the order of a user's day."""
     environment("DD_BEARER_TOKEN")
-    installed = importlib.metadata.version(PACKAGE)
-    require(installed == VERSION, f"{PACKAGE} {installed} is installed, the examples are those of {VERSION}")
-    cache = os.environ.get("ROSTER_CLIENT_CACHE") or str(Path(tempfile.gettempdir()) / "roster-client-cache")
-    folder = fetch_examples(Path(cache))
+    folder = fetch("examples/v2")
     clear(url)
     for example in [*AUDIENCE, *EVENTS, *REFERENCE_TABLES]:
         run_example(folder, example, url)

@@ -25,8 +25,8 @@ class Server(Protocol):
     app_key: str
 
 
-def run(server: Server, *command: str) -> None:
-    """Runs a client script; on failure its last lines are the reason."""
+def run(server: Server, *command: str, **more: str) -> None:
+    """Runs a client script, with more variables; on failure its last lines are the reason."""
     settings = {
         "ROSTER_URL": server.url,
         "ROSTER_CLIENT_CACHE": str(CACHE),
@@ -35,7 +35,7 @@ def run(server: Server, *command: str) -> None:
         "DD_BEARER_TOKEN": server.app_key,
     }
     done = subprocess.run(
-        command, env=os.environ | settings, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False
+        command, env=os.environ | settings | more, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
 

@@ -149,11 +149,12 @@ def test_the_list_has_an_order_and_a_limit(shop: Server, gold: str) -> None:
         (400, body_of("x", "tier:(gold"), "/data/attributes/data_query/profiles/0/query character "),
         (400, body_of("x", "first_seen:>abc"), "/data/attributes/data_query/profiles/0/query character 1"),
         (400, body_of(""), "/data/attributes/name"),
-        (400, body_of("x", data_query={"profiles": []}), "/data/attributes/data_query/profiles"),
+        (400, body_of("x", data_query={"profiles": []}), "/data/attributes/data_query"),
         (400, body_of("x", data_query=5), "/data/attributes/data_query"),
         (400, {"data": {"type": "segments", "attributes": {}}}, "/data/type"),
-        (501, body_of("x", data_query={"event_platforms": [{"name": "a"}]}), "data_query/event_platforms"),
-        (501, body_of("x", data_query={"static": [{"id": "a"}]}), "data_query/static"),
+        (400, body_of("x", data_query={"event_platforms": [{"name": "a"}]}), "data_query/event_platforms/0/query"),
+        (400, body_of("x", data_query={"static": [{"id": "a"}]}), "data_query/static/0/name"),
+        (501, body_of("x", data_query={"templates": [{"template_id": "a"}]}), "data_query/templates"),
     ],
 )
 def test_a_wrong_segment_is_refused_with_its_place(shop: Server, status: int, body: Any, place: str) -> None:

@@ -8,10 +8,22 @@ from typing import Any
 import pytest
 
 from roster.base.errors import Code, Error
+from roster.base.values import canonical
 from roster.model import saved_query
 from roster.model.formula import DEPTH_MAX, And, Formula, Name, Not, Or, names_in, parse_formula
 from roster.model.schema import Entity
-from roster.model.segment import Definition, ProfileSearch, Segment, change, definition_of, draft, read_definition
+from roster.model.segment import Segment, change, definition_of, draft
+from roster.model.segment_query import (
+    AccountSearch,
+    Definition,
+    Performed,
+    Period,
+    ProfileSearch,
+    StaticList,
+    TableRows,
+    TookSteps,
+    read_definition,
+)
 from roster.model.use import Use, add_up
 
 A, B, C = Name("a"), Name("b"), Name("c-1")
@@ -68,6 +80,29 @@ def test_names_of_a_formula() -> None:
     assert names_in(parse_formula("a || !(b && a)", KNOWN, "")) == {"a", "b"}
 
 
+SEARCH = {"expression": "A", "node_objects": {}}
+WRONG_RULES: list[tuple[str, dict[str, Any], str, str]] = [
+    ("event_platforms", {"query": 5}, "/query", "write *"),
+    ("event_platforms", {"query": "*", "facet": "@account.id"}, "/facet", "@usr.id for a segment of users"),
+    ("event_platforms", {"query": "*", "from": "now"}, "/from", "milliseconds"),
+    ("event_platforms", {"query": "*", "from": 5, "to": 5}, "/from", "not before"),
+    ("event_platforms", {"query": "*", "from": 5, "within_ms": 5}, "/within_ms", "exclude"),
+    ("event_platforms", {"query": "*", "occurrences": {"operator": "~", "value": "1"}}, "/occurrences/operator", ">="),
+    ("event_platforms", {"query": "*", "occurrences": {"operator": "=", "value": "x"}}, "/occurrences/value", "whole"),
+    ("event_platforms", {"query": "*", "occurrences": {"operator": "=", "value": "0"}}, "/occurrences", "NOT"),
+    ("event_platforms", {"query": "*", "windw": 5}, "", "known: name, query"),
+    ("journeys", {"search": SEARCH, "group_by": "@session.id"}, "/group_by", "@usr.id"),
+    ("journeys", {"search": SEARCH, "conversion_type": "drop"}, "/conversion_type", "drop-off"),
+    ("journeys", {"search": "A"}, "/search", "expression"),
+    ("reference_tables", {"table_name": "crm"}, "/join_condition", "not an object"),
+    ("static", {}, "/id", "not a text"),
+]
+
+
+def rule(member: str, given: dict[str, Any]) -> dict[str, Any]:
+    return {"data_query": {member: [{"name": "a"} | given]}}
+
+
 def made(**changes: Any) -> Segment:
     given = {"name": "Gold", "data_query": QUERY, "description": "", "tags": ()} | changes
     return draft("s1", **given, who="ann", now_ms=5)
@@ -84,10 +119,11 @@ def test_a_definition() -> None:
 @pytest.mark.parametrize(
     ("changes", "at", "said"),
     [
-        ({"data_query": {}}, "/data_query/profiles", "1 to 50"),
-        ({"data_query": {"profiles": []}}, "/data_query/profiles", "1 to 50"),
-        ({"data_query": {"profiles": [QUERY["profiles"][0]] * 51}}, "/data_query/profiles", "1 to 50"),
-        ({"data_query": {"profiles": QUERY["profiles"] * 2}}, "/data_query/profiles/1/name", "two searches"),
+        ({"data_query": {}}, "/data_query", "1 to 50"),
+        ({"data_query": {"profiles": []}}, "/data_query", "1 to 50"),
+        ({"data_query": {"profiles": [QUERY["profiles"][0]] * 51}}, "/data_query", "1 to 50"),
+        *((rule(member, wrong), f"/data_query/{member}/0{at}", said) for member, wrong, at, said in WRONG_RULES),
+        ({"data_query": {"profiles": QUERY["profiles"] * 2}}, "/data_query/profiles/1/name", "two rules"),
         ({"data_query": {"profiles": ["x"]}}, "/data_query/profiles/0", "not an object"),
         ({"data_query": {"profiles": [{"name": "not", "query": ""}]}}, "/data_query/profiles/0/name", "not AND"),
         ({"data_query": {"profiles": [{"name": "a b", "query": ""}]}}, "/data_query/profiles/0/name", "'a b'"),
@@ -114,11 +150,36 @@ def test_a_wrong_segment_is_refused(changes: dict[str, Any], at: str, said: str)
     assert said in refused.value.text()
 
 
-@pytest.mark.parametrize("member", ["event_platforms", "journeys", "reference_tables", "static", "templates"])
-def test_what_is_drafted_but_not_served_is_named(member: str) -> None:
+def test_what_is_drafted_but_not_served_is_named() -> None:
     with pytest.raises(Error) as refused:
-        made(data_query=QUERY | {member: [{"name": "b"}]})
-    assert (refused.value.code, refused.value.at) == (Code.UNSUPPORTED, f"/data/attributes/data_query/{member}")
+        made(data_query=QUERY | {"templates": [{"template_id": "b"}]})
+    assert (refused.value.code, refused.value.at) == (Code.UNSUPPORTED, "/data/attributes/data_query/templates")
+
+
+def test_rules_of_every_kind_are_read() -> None:
+    search = {"expression": "A", "node_objects": {}}
+    count = {"operator": ">=", "value": "3"}
+    join = {"column_name": "email", "facet": "@usr.email"}
+    plain = {
+        "accounts": [{"name": "big", "query": "user_count:>5"}],
+        "event_platforms": [
+            {"name": "did", "query": "*", "facet": "@usr.id", "from": 5, "to": 9},
+            {"name": "often", "query": "*", "within_ms": 7, "occurrences": count},
+        ],
+        "journeys": [{"name": "left", "search": search, "conversion_type": "drop-off"}],
+        "reference_tables": [
+            {"name": "rows", "table_name": "crm", "join_condition": join, "filter_query": "tier:gold"}
+        ],
+        "static": [{"name": "kept", "id": "l1", "user_count": 4}],
+    }
+    assert read_definition(plain).rules == (
+        AccountSearch("big", "user_count:>5"),
+        Performed("did", "*", Period(5, 9)),
+        Performed("often", "*", Period(within_ms=7), ">=", 3),
+        TookSteps("left", canonical(search), dropped=True, when=Period()),
+        TableRows("rows", "crm", "email", "user_email", "tier:gold"),
+        StaticList("kept", "l1"),
+    )
 
 
 def test_a_change_is_a_version_and_no_change_is_none() -> None:

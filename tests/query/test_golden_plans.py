@@ -41,6 +41,7 @@ from roster.query.plan import (
     Read,
     Sort,
     SortKey,
+    Step,
     Union,
     Window,
 )
@@ -157,9 +158,16 @@ PLANS: dict[str, Plan] = {
         EVENT_ROWS,
         column("user_id"),
         column("time"),
-        column("event_id"),
-        tuple(is_view(v) for v in ("home", "cart", "pay")),
+        (
+            Step(is_view("home")),
+            Step(is_view("cart"), (("id", column("event_id")),)),
+            Step(is_view("pay"), unless=is_view("home")),
+        ),
         24 * HOUR_MS,
+        "every",
+    ),
+    "how far sessions get": MatchSteps(
+        EVENT_ROWS, column("user_id"), column("time"), (Step(is_view("home")), Step(is_view("pay"))), None, "first"
     ),
     "a complete time axis": FillTime(
         Aggregate(EVENT_ROWS, (("hour", column("time")),), (ROWS,)), "hour", START_MS, START_MS + 4 * HOUR_MS, HOUR_MS

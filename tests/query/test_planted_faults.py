@@ -22,7 +22,7 @@ from roster.query.plan import Agg, Plan, Rank
 from roster.query.sql import Rendered, render
 from worlds import World, load
 
-EXAMPLES = 1800
+EXAMPLES = 2000
 pytestmark = pytest.mark.xdist_group("planted_faults")
 FIXED = settings(
     max_examples=EXAMPLES,
@@ -161,14 +161,76 @@ def without_on_null(node: exp.Expr) -> exp.Expr:
 
 
 def null_guard_lost(node: exp.Expr) -> exp.Expr:
-    """Drops the IS NOT NULL guard of items inside an AnyOf and of entities."""
+    """Drops the IS NOT NULL guard of items inside an AnyOf."""
     if isinstance(node, exp.Not) and isinstance(node.this, exp.Is) and isinstance(node.this.expression, exp.Null):
         return exp.true()
     return node
 
 
-def frame_end(node: exp.Expr) -> exp.Expr:
-    return put(end="CURRENT ROW", end_side=None)(node)
+def on_becomes(old: type[exp.Expr], new: type[exp.Expr]) -> Change:
+    """Another comparison in the conditions of joins."""
+    return lambda node: put(on=node.args["on"].transform(lambda n: new(**n.args) if type(n) is old else n))(node)
+
+
+def found_last(alias: str) -> Change:
+    """MAX in the place of MIN in a sub-select of MatchSteps that is joined under a name like this."""
+
+    def change(node: exp.Expr) -> exp.Expr:
+        if isinstance(node.this, exp.Subquery) and node.this.alias.rstrip("0123456789") == alias:
+            return put(this=node.this.transform(lambda n: exp.Max(**n.args) if isinstance(n, exp.Min) else n))(node)
+        return node
+
+    return change
+
+
+def of_any_row(node: exp.Expr) -> exp.Expr:
+    if isinstance(node.this, exp.Subquery) and node.this.alias.startswith("g"):
+        put(where=None)(node.this.this)
+    return node
+
+
+def inside(old: type[exp.Expr], change: Change) -> Change:
+    """A change to the conditions under which an attempt of MatchSteps takes its next step."""
+
+    def within(node: exp.Expr) -> exp.Expr:
+        takes = isinstance(node.parent, exp.Alias) and node.parent.alias[:1] == "k" and node.find(exp.Column).table
+        return node.transform(lambda n: change(n) if type(n) is old else n) if takes else node
+
+    return within
+
+
+def window_moves(node: exp.Expr) -> exp.Expr:
+    if isinstance(node.parent, exp.Alias) and node.parent.alias[:1] == "k" and node.parent.alias[1:].isdigit():
+        before = f"k{int(node.parent.alias[1:]) - 1}"
+        return node.transform(
+            lambda n: exp.column(before, "c", quoted=True) if isinstance(n, exp.Column) and n.name == "k1" else n
+        )
+    return node
+
+
+ZERO = exp.Literal.number(0)
+
+
+def is_rank(node: exp.Expr) -> bool:
+    """Whether the node numbers the steps of one instant."""
+    return str(node.args.get("default")) == "63"
+
+
+def first_start(node: exp.Expr) -> exp.Expr:
+    if not node.args["distinct"]:
+        return node
+    earliest = exp.alias_(exp.Min(this=exp.column("key", quoted=True)), "k1", quoted=True)
+    return node.select("entity", earliest, append=False).group_by("1") if isinstance(node, exp.Select) else node
+
+
+def last_start(node: exp.Expr) -> exp.Expr:
+    return put(this=exp.Max(**node.this.args))(node) if node.alias == "k1" and isinstance(node.this, exp.Min) else node
+
+
+def entity_guard_lost(node: exp.Expr) -> exp.Expr:
+    if "us" in [column.alias for column in node.expressions]:
+        put(where=exp.Where(this=exp.and_(*map(null_guard_lost, node.args["where"].this.flatten()))))(node)
+    return node
 
 
 def beyond_low(node: exp.Expr) -> exp.Expr:
@@ -211,11 +273,28 @@ FAULTS: dict[str, Fault] = {
     "is null inverted": only(exp.Is, lambda n: exp.Not(this=n)),
     "partition lost": only(exp.Window, put(partition_by=None)),
     "lag as lead": swap(exp.Lag, exp.Lead),
-    "a step may follow at the same place": only(exp.WindowSpec, frame_end),
-    "rows at the same place follow each other": only(exp.WindowSpec, put(kind="ROWS")),
-    "earliest start lost": swap(exp.ArrayMin, exp.ArrayMax),
+    "a step may follow at the same place": only(exp.Join, on_becomes(exp.LT, exp.LTE)),
+    "a step need not be later": only(exp.Join, on_becomes(exp.LT, exp.NEQ)),
+    "the latest next row": only(exp.Join, found_last("n")),
+    "the latest row of unless": only(exp.Join, found_last("u")),
+    "the largest carried value": only(exp.Join, found_last("g")),
+    "carried values of rows beside the step": only(exp.Join, of_any_row),
+    "end of the window excluded": only(exp.Case, inside(exp.LTE, lambda n: exp.LT(**n.args))),
+    "window lost": only(exp.Case, inside(exp.LTE, lambda _: exp.true())),
+    "window from the step before": only(exp.Case, window_moves),
+    "unless ignored": only(exp.Case, inside(exp.Not, lambda _: exp.true())),
+    "unless holds at the place of the step": only(exp.Case, inside(exp.LT, lambda n: exp.LTE(**n.args))),
+    "rows of no step come first": only(exp.Case, lambda n: put(default=ZERO.copy())(n) if is_rank(n) else n),
+    "rows of one instant in no order": only(exp.Case, lambda n: ZERO.copy() if is_rank(n) else n),
+    "starts of one place count apart": only(exp.Select, lambda n: put(distinct=None)(n) if n.args["distinct"] else n),
+    "only the first start of all": only(exp.Select, first_start),
+    "the last start in place of the first": only(exp.Alias, last_start),
+    "rows without entity take part": only(exp.Select, entity_guard_lost),
+    "times before 1970 rounded up": only(
+        exp.BitwiseRightShift, lambda n: exp.IntDiv(this=n.this, expression=exp.Literal.number(64))
+    ),
     "arrays not opened": only(exp.Case, lambda n: n.args["default"] if n.find(exp.Lambda) else n),
-    "nulls reached and taken for entities": only(exp.Not, null_guard_lost),
+    "nulls reached": only(exp.Not, null_guard_lost),
     "nullif lost": only(exp.Nullif, inner_part),
     "trim of spaces only": call_instead("roster_trim", "trim"),
     "text to number by the engine": call_instead("roster_text_number", "DOUBLE"),

@@ -76,7 +76,7 @@ def test_a_statement_holds_no_value_of_the_plan(case: tuple[World, Plan]) -> Non
         if literal.is_string:
             assert literal.this in OWN_TEXTS
         elif not isinstance(literal.parent, exp.Parameter | exp.Placeholder):
-            assert int(literal.this) < 20, "an ordinal, a level or the end of a frame"
+            assert int(literal.this) <= 64, "an ordinal, a level or part of a place"
     assert not list(tree.find_all(exp.Drop, exp.Command))
 
 

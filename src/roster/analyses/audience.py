@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from roster.analyses.event_world import EventWorld
-from roster.analyses.members import members
 from roster.analyses.scopes import profile_scope, resolve_at
 from roster.base.errors import Code, Error, did_you_mean
 from roster.model import formula
@@ -106,7 +105,7 @@ def _keys(world: EventWorld, group: Group) -> tuple[Entity, Plan, list[str]]:
         if segment is None:
             hint = did_you_mean(group.text, tuple(world.segments)) or "GET /api/v2/rum/segment lists them"
             raise Error(Code.NOT_FOUND, f"there is no segment {group.text!r}", at=group.at, hint=hint)
-        return segment.entity, members(world.of(segment.entity), segment), []
+        return segment.entity, world.members(world, segment), []
     profiles = world.of(group.entity)
     resolved = resolve_at(group.at, group.text, profile_scope(profiles), profiles.now_ms)
     key = KEY_ATTRIBUTE[group.entity]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping as Map
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping as Map, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from roster.analyses.scopes import World, resolve_at
 from roster.base.time import Range, instant
+from roster.model.reference_table import Table
 from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, KEY_ATTRIBUTE, Entity, Type
 from roster.model.segment import Segment
 from roster.query.expr import (
+    And,
     Cast,
     Column,
     Compare,
@@ -20,13 +23,17 @@ from roster.query.expr import (
     IsNull,
     Literal,
     Not,
+    Or,
     columns_of,
     conjunction,
     type_of,
 )
-from roster.query.plan import Join, Named, Plan, Project
+from roster.query.plan import Aggregate, Filter, Join, Named, Plan, Project
 from roster.query.relations import EVENTS, OWNER_OF_EVENT, USER_OF_EVENT, where
 from roster.query.resolve import Deep, Resolved, Scope, Target, unknown_name
+
+if TYPE_CHECKING:
+    from roster.analyses.journey import Journey
 
 TIME = Column("time", Type.TIMESTAMP)
 TYPE = Column("type", Type.STRING)
@@ -35,8 +42,16 @@ ACCOUNT = Column("account_id", Type.STRING)
 ANONYMOUS = Column("anonymous_id", Type.STRING)
 PERSON = If(IsNull(USER_OF_EVENT), ANONYMOUS, USER_OF_EVENT)
 """Whoever did it: the user, or the anonymous visitor who was never identified."""
-SESSION_ROWS = "session"
+SESSION_ROW = Literal("session", Type.STRING)
 """The type of the rows that are computed from the events of a session."""
+
+
+def _no_members(world: EventWorld, segment: Segment) -> Plan:
+    raise LookupError("this world knows no members of segments")
+
+
+def _no_journeys(search: Map[str, Any], span: Range) -> Journey:
+    raise LookupError("this world reads no journeys")
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,12 @@ class EventWorld:
 
     users: World
     accounts: World
-    segments: Map[str, Segment]
+    segments: Map[str, Segment] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    read_journey: Callable[[Map[str, Any], Range], Journey] = _no_journeys
+    """Reads a journey's search as a request states it."""
+    members: Callable[[EventWorld, Segment], Plan] = _no_members
+    """The keys of the profiles that belong to a segment, each once."""
 
     @property
     def now_ms(self) -> int:
@@ -127,7 +147,7 @@ class EventWorld:
         resolved = resolve_at(at, text, self.scope, self.now_ms)
         if TYPE.name in columns_of(resolved.where):
             return resolved
-        own = Not(Compare("=", TYPE, Literal(SESSION_ROWS, Type.STRING)))
+        own = Not(Compare("=", TYPE, SESSION_ROW))
         return Resolved(conjunction(own, resolved.where), resolved.warnings)
 
 
@@ -152,3 +172,12 @@ def during(span: Range) -> Expr:
 def events_during(world: EventWorld, span: Range, condition: Expr) -> Plan:
     """The events of a range for which the condition is true, with all attributes beside."""
     return where(world.relation, conjunction(during(span), condition))
+
+
+def identified(plan: Plan) -> Plan:
+    """The events of a plan without anonymous traffic: those of a user, or of a session that has an event of one."""
+    known = Column("#known", Type.STRING)
+    theirs = Filter(plan, And((Not(IsNull(USER_OF_EVENT)), Not(IsNull(SESSION)))))
+    sessions = Aggregate(theirs, ((known.name, SESSION),), ())
+    marked = Join(plan, sessions, "left", ((SESSION, known),))
+    return Filter(marked, Or((Not(IsNull(USER_OF_EVENT)), Not(IsNull(known)))))

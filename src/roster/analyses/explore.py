@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from roster.analyses.audience import Audience, restrict
 from roster.analyses.base_query import BaseQuery, find_events
 from roster.analyses.event_world import PERSON, TIME, EventWorld, during, text_of
-from roster.analyses.groups import GroupBy, grouped, key_of, keyed, rank_of, ranked
+from roster.analyses.groups import GroupBy, grouped, key_of, keyed, rank_of, ranked, ranks_of
 from roster.analyses.measures import Compute, measure_of
 from roster.analyses.periods import place_in
 from roster.base.errors import Code, Error
@@ -62,7 +62,8 @@ def scalar(world: EventWorld, selection: Selection, compute: Compute, groups: Se
     plan, warnings = selected_events(world, selection)
     values, doubts = group_values(world, groups)
     measure = measure_of(VALUE, compute, world.facet)
-    plan = grouped(keyed(plan, groups, values), groups, compute, world.facet, (measure,))
+    ranks = ranks_of(groups, compute, world.facet)
+    plan = grouped(keyed(plan, groups, values), groups, ranks, (measure,))
     return Explored((plan,), (*warnings, *doubts))
 
 
@@ -72,7 +73,7 @@ def timeseries(
     """One row a group and bucket that has events: the group's values, the bucket's place in `edges`, `value`."""
     plan, warnings = selected_events(world, selection)
     values, doubts = group_values(world, groups)
-    rows = ranked(keyed(plan, groups, values), groups, compute, world.facet)
+    rows = ranked(keyed(plan, groups, values), groups, ranks_of(groups, compute, world.facet))
     places = range(len(groups))
     keys: tuple[Named, ...] = (
         *((rank_of(n).name, rank_of(n)) for n in places),

@@ -28,6 +28,8 @@ from roster.query.relations import where
 MISSING = "N/A"
 """The group of rows without a value."""
 LIMIT_DEFAULT = 100
+BY = "#by"
+"""The column that groups are ranked by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,16 @@ def keyed(plan: Plan, groups: Sequence[GroupBy], values: Sequence[Expr]) -> Plan
     return Project(where(plan, conjunction(*conditions)), tuple(named))
 
 
-def ranked(plan: Plan, groups: Sequence[GroupBy], computed: Compute, facets: Facets) -> Plan:
-    """The keyed rows of the groups that stay, beside their ranks."""
+def ranks_of(groups: Sequence[GroupBy], computed: Compute, facets: Facets) -> tuple[Measure, ...]:
+    """What each group is ranked by: what it says, else what is computed."""
+    return tuple(measure_of(BY, group.rank or computed, facets) for group in groups)
+
+
+def ranked(plan: Plan, groups: Sequence[GroupBy], ranks: Sequence[Measure]) -> Plan:
+    """The keyed rows of the groups that stay, beside their ranks. `ranks`: see `ranks_of`."""
     for place, group in enumerate(groups):
         keys = [key_of(n) for n in range(place + 1)]
-        measure = measure_of("#by", group.rank or computed, facets)
-        counted = Aggregate(plan, tuple((k.name, k) for k in keys), (measure,))
+        counted = Aggregate(plan, tuple((k.name, k) for k in keys), (ranks[place],))
         best = _best(counted, place, group)
         renamed: tuple[Named, ...] = (
             *((f"#of{place}.{n}", key) for n, key in enumerate(keys)),
@@ -96,16 +102,14 @@ def ranked(plan: Plan, groups: Sequence[GroupBy], computed: Compute, facets: Fac
 
 def _best(counted: Plan, place: int, group: GroupBy) -> Plan:
     """Rows of counted groups beside their rank, those within the limit."""
-    by = next(c for c in schema_of(counted) if c.name == "#by")
+    by = next(c for c in schema_of(counted) if c.name == BY)
     order = (SortKey(Column(by.name, by.type), group.descending), SortKey(key_of(place)))
     within = tuple(key_of(n) for n in range(place))
     rows = Window(counted, rank_of(place).name, Rank.ROW_NUMBER, None, within, order)
     return Filter(rows, Compare("<=", rank_of(place), Literal(group.limit, Type.INTEGER)))
 
 
-def grouped(
-    plan: Plan, groups: Sequence[GroupBy], computed: Compute, facets: Facets, measures: Sequence[Measure]
-) -> Plan:
+def grouped(plan: Plan, groups: Sequence[GroupBy], ranks: Sequence[Measure], measures: Sequence[Measure]) -> Plan:
     """One row a group with its values and its measures, best groups first; without groups one row.
 
     `plan`: keyed rows.
@@ -113,11 +117,10 @@ def grouped(
     if not groups:
         return Aggregate(plan, (), tuple(measures))
     *outer, last = groups
-    plan = ranked(plan, outer, computed, facets)
+    plan = ranked(plan, outer, ranks)
     places = range(len(groups))
     keys = (*((rank_of(n).name, rank_of(n)) for n in places[:-1]), *((key_of(n).name, key_of(n)) for n in places))
-    by = measure_of("#by", last.rank or computed, facets)
-    best = _best(Aggregate(plan, keys, (*measures, by)), places[-1], last)
+    best = _best(Aggregate(plan, keys, (*measures, ranks[-1])), places[-1], last)
     ordered = Sort(best, tuple(SortKey(rank_of(n)) for n in places))
     types = {c.name: c.type for c in schema_of(ordered)}
     shown = (*(key_of(n).name for n in places), *(m.name for m in measures))

@@ -2,40 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping as Map, Sequence
+from dataclasses import replace
 from typing import assert_never
 
+from roster.analyses.base_query import BaseQuery, Occurrences, find_events
+from roster.analyses.event_world import EventWorld, during
+from roster.analyses.funnel import behind
+from roster.analyses.journey import Carried, Target, column_in, flows
 from roster.analyses.scopes import World, profile_scope, resolve_at
+from roster.base.errors import Code, Error, did_you_mean
+from roster.base.time import Range
 from roster.model import formula
 from roster.model.formula import Formula, names_in
-from roster.model.schema import KEY_ATTRIBUTE, Type
-from roster.model.segment import QUERY_AT, Segment, definition_of
-from roster.query.expr import And, Column, Expr, If, Literal, Not, Or
-from roster.query.plan import Agg, Aggregate, Measure, Plan, Project
-from roster.query.relations import where
-from roster.query.resolve import Scope
+from roster.model.reference_table import Table, relation_of, stored_columns
+from roster.model.schema import KEY_ATTRIBUTE, Column as SchemaColumn, Entity, Type
+from roster.model.segment import Segment, definition_of
+from roster.model.segment_query import (
+    QUERY_AT,
+    AccountSearch,
+    Performed,
+    Period,
+    Rule,
+    StaticList,
+    TableRows,
+    TookSteps,
+)
+from roster.query.expr import And, Column, Compare, CompareOp, Expr, If, IsNull, Literal, Not, Or
+from roster.query.plan import Agg, Aggregate, Filter, Join, Measure, Plan, Project, Read
+from roster.query.relations import OWNER_OF_EVENT, declared, normalise_key, where
+from roster.query.resolve import Resolved, Scope
 
 _ONE, _NONE = Literal(1, Type.INTEGER), Literal(None, Type.INTEGER)
+MEMBER = Column("#member", Type.STRING)
+"""The one column of the plan of a rule: keys of profiles, each once."""
+LIST, KEY = Column("list", Type.STRING), Column("key", Type.STRING)
+LISTS = Read("static_members", (SchemaColumn(LIST.name, LIST.type), SchemaColumn(KEY.name, KEY.type)))
+OPERATORS: dict[str, CompareOp] = {"=": "=", ">=": ">=", "<=": "<=", ">": ">", "<": "<"}
 
 
-def members(world: World, segment: Segment) -> Plan:
-    """The keys of the profiles that belong to a segment, each once. `world` is that of the segment's entity.
+def members(world: EventWorld, segment: Segment) -> Plan:
+    """The keys of the profiles that belong to a segment, each once.
 
     Error: INVALID, where the mapping changed so that a search means nothing any more.
     """
-    condition, _ = condition_of(world, segment)
-    key = Column(KEY_ATTRIBUTE[world.entity], Type.STRING)
-    return Project(where(world.relation, condition), ((key.name, key),))
+    profiles = world.of(segment.entity)
+    key = Column(KEY_ATTRIBUTE[segment.entity], Type.STRING)
+    plan, condition, _ = marked(world, segment, profiles.relation, key)
+    return Project(where(plan, condition), ((key.name, key),))
 
 
-def condition_of(world: World, segment: Segment, scope: Scope | None = None) -> tuple[Expr, tuple[str, ...]]:
+def marked(
+    world: EventWorld, segment: Segment, profiles: Plan, key: Expr, scope: Scope | None = None, prefix: str = ""
+) -> tuple[Plan, Expr, tuple[str, ...]]:
+    """Profiles beside what the segment's rules need, the condition that is true of its members, and warnings.
+
+    Errors: INVALID with the place in its `data_query`. `scope`: that of its entity, where it is at hand.
+    `prefix` tells the columns of several segments apart.
+    """
+    marks: dict[str, Expr] = {}
+    warnings: list[str] = []
+    others = {id: other for id, other in world.segments.items() if id != segment.id}  # none is a part of itself
+    world = replace(world, segments=others) if definition_of(segment).rules else world
+    for rule in definition_of(segment).rules:
+        keys, doubts = _keys(world, segment.entity, rule)
+        mark = Column(f"#{prefix}{segment.id}.{rule.name}", Type.STRING)
+        profiles = Join(profiles, Project(keys, ((mark.name, MEMBER),)), "left", ((key, mark),))
+        marks[rule.name] = Not(IsNull(mark))
+        warnings += doubts
+    condition, doubts = condition_of(world.of(segment.entity), segment, scope, marks)
+    return profiles, condition, tuple(dict.fromkeys([*warnings, *doubts]))
+
+
+def condition_of(
+    world: World, segment: Segment, scope: Scope | None = None, marks: Map[str, Expr] | None = None
+) -> tuple[Expr, list[str]]:
     """What is true of the segment's profiles, and warnings. Error: INVALID with the place in its `data_query`.
 
-    `scope`: that of the world, where it is at hand.
+    `marks`: what is true of the profiles of each rule that is no search over profiles.
     """
     definition = definition_of(segment)
     scope = scope or profile_scope(world)
-    conditions: dict[str, Expr] = {}
+    conditions: dict[str, Expr] = dict(marks or {})
     warnings: list[str] = []
     for i, search in enumerate(definition.profiles):
         resolved = resolve_at(f"{QUERY_AT}/profiles/{i}/query", search.query, scope, world.now_ms)
@@ -43,10 +92,10 @@ def condition_of(world: World, segment: Segment, scope: Scope | None = None) -> 
         warnings += resolved.warnings
     unused = [name for name in conditions if name not in names_in(definition.combination)]
     warnings += [f"search {name!r} takes no part: the combination does not name it" for name in unused]
-    return _combine(definition.combination, conditions), tuple(dict.fromkeys(warnings))
+    return _combine(definition.combination, conditions), list(dict.fromkeys(warnings))
 
 
-def _combine(tree: Formula, conditions: dict[str, Expr]) -> Expr:
+def _combine(tree: Formula, conditions: Map[str, Expr]) -> Expr:
     match tree:
         case formula.Name(name):
             return conditions[name]
@@ -63,3 +112,96 @@ def count_members(profiles: Plan, conditions: Sequence[Expr]) -> Plan:
     """One row: for each condition how many profiles it is true of. All are told in one pass over the profiles."""
     measures = tuple(Measure(f"count{i}", Agg.COUNT, If(c, _ONE, _NONE)) for i, c in enumerate(conditions))
     return Aggregate(profiles, (), measures)
+
+
+def _keys(world: EventWorld, entity: Entity, rule: Rule) -> tuple[Plan, list[str]]:
+    """The keys of the profiles a rule admits, each once, as MEMBER; and warnings."""
+    match rule:
+        case AccountSearch(_, query):
+            return _of_accounts(world, query)
+        case Performed():
+            return _of_events(world, entity, rule)
+        case TookSteps():
+            return _of_journey(world, entity, rule)
+        case TableRows():
+            return _of_table(world, entity, rule)
+        case StaticList(_, id):
+            listed = Filter(LISTS, Compare("=", LIST, Literal(id, Type.STRING)))
+            return Project(listed, ((MEMBER.name, KEY),)), []
+    assert_never(rule)
+
+
+def _distinct(plan: Plan, key: Expr) -> Plan:
+    return Filter(Aggregate(plan, ((MEMBER.name, key),), ()), Not(IsNull(MEMBER)))
+
+
+def _of_accounts(world: EventWorld, query: str) -> tuple[Plan, list[str]]:
+    """Users whose current account is found."""
+    resolved = resolve_at(f"{QUERY_AT}/accounts", query, profile_scope(world.accounts), world.now_ms)
+    found = Column("#account", Type.STRING)
+    key = Column(KEY_ATTRIBUTE[Entity.ACCOUNTS], Type.STRING)
+    accounts = Project(where(world.accounts.relation, resolved.where), ((found.name, key),))
+    users = Join(world.users.relation, accounts, "semi", ((key, found),))
+    return Project(users, ((MEMBER.name, Column(KEY_ATTRIBUTE[Entity.USERS], Type.STRING)),)), resolved.warnings
+
+
+def _of_events(world: EventWorld, entity: Entity, rule: Performed) -> tuple[Plan, list[str]]:
+    """Profiles with events, or with so many."""
+    owner = OWNER_OF_EVENT[entity]
+    query = BaseQuery(rule.query, f"{QUERY_AT}/event_platforms")
+    events = where(world.relation, during(_span(rule.when, world.now_ms)))
+    if rule.op is not None:
+        query = BaseQuery(query.text, query.at, Occurrences(OPERATORS[rule.op], rule.count))
+    plan, condition, warnings = find_events(events, world, query, owner)
+    return _distinct(where(plan, condition), owner), warnings
+
+
+def _of_journey(world: EventWorld, entity: Entity, rule: TookSteps) -> tuple[Plan, list[str]]:
+    """Profiles of whoever took all steps, or the first one and not all."""
+    journey = world.read_journey(json.loads(rule.search), _span(rule.when, world.now_ms))
+    plan, warnings = flows(world, journey, [Carried("#owner", 0, OWNER_OF_EVENT[entity])])
+    found = where(plan, behind(Target(0, journey.steps - 1), dropped=rule.dropped))
+    return _distinct(found, column_in(plan, "#owner")), warnings
+
+
+def _of_table(world: EventWorld, entity: Entity, rule: TableRows) -> tuple[Plan, list[str]]:
+    """Profiles whose attribute equals a column of the rows that are found."""
+    at = f"{QUERY_AT}/reference_tables"
+    table = next((t for t in world.tables if rule.table in (t.name, t.id)), None)
+    if table is None:
+        hint = did_you_mean(rule.table, tuple(t.name for t in world.tables))
+        raise Error(Code.INVALID, f"there is no table {rule.table!r}", at=f"{at}/table_name", hint=hint)
+    column = next((c for c in table.columns if c.name == rule.column), None)
+    if column is None:
+        hint = did_you_mean(rule.column, tuple(c.name for c in table.columns))
+        raise Error(Code.INVALID, f"{table.name} has no column {rule.column!r}", at=at, hint=hint)
+    profiles = world.of(entity)
+    found = profiles.find(rule.attribute)
+    if found is None:
+        raise Error(Code.INVALID, f"{entity} have no attribute {rule.attribute!r}", at=f"{at}/join_condition/facet")
+    resolved = _search_rows(table, rule.query, world)
+    stored = Read(relation_of(table), stored_columns(table))
+    theirs = normalise_key(_column(table, column), found.name)
+    ours = normalise_key(Column(found.name, found.type), found.name)
+    rows = Project(where(stored, resolved.where), (("#theirs", theirs),))
+    joined = Join(profiles.relation, rows, "semi", ((ours, Column("#theirs", Type.STRING)),))
+    return Project(joined, ((MEMBER.name, Column(KEY_ATTRIBUTE[entity], Type.STRING)),)), resolved.warnings
+
+
+def _search_rows(table: Table, query: str, world: EventWorld) -> Resolved:
+    columns = {c.name: _column(table, c) for c in table.columns}
+    texts = tuple(c for c in columns.values())
+    scope = Scope(lambda name: columns.get(name.removeprefix("@")), texts, texts, tuple(columns), world.users.terms_max)
+    return resolve_at(f"{QUERY_AT}/reference_tables/filter_query", query, scope, world.now_ms)
+
+
+def _column(table: Table, column: SchemaColumn) -> Expr:
+    return declared(column, {c.name: c.type for c in stored_columns(table)})
+
+
+def _span(when: Period, now_ms: int) -> Range:
+    """A period as a range; without an end it ends after now."""
+    if when.within_ms is not None:
+        return Range(now_ms - when.within_ms, now_ms + 1)
+    from_ms = when.from_ms or 0
+    return Range(from_ms, when.to_ms if when.to_ms is not None else max(now_ms, from_ms) + 1)

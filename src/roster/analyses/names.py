@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import assert_never
@@ -10,6 +11,7 @@ from roster.analyses.facets import FacetRequest
 from roster.analyses.profiles import PageRequest
 from roster.analyses.scopes import World, event_scope
 from roster.model.segment import Segment, definition_of
+from roster.model.segment_query import Performed, Rule, TookSteps
 from roster.query import search
 
 Names = dict[str, str]
@@ -18,8 +20,24 @@ Names = dict[str, str]
 
 def names_of_segment(world: World, segment: Segment) -> Names:
     """`world` is that of the segment's entity."""
-    queries = (s.query for s in definition_of(segment).profiles)
-    return _meant(world, (key for query in queries for key in keys_of(search.parse(query))))
+    definition = definition_of(segment)
+    queries = (s.query for s in definition.profiles)
+    found = _meant(world, (key for query in queries for key in keys_of(search.parse(query))))
+    return found | _meant_on_events(world, [query for rule in definition.rules for query in _event_queries(rule)])
+
+
+def _event_queries(rule: Rule) -> Iterator[str]:
+    """The searches over events of a rule."""
+    match rule:
+        case Performed(_, query):
+            yield query
+        case TookSteps(_, search_text):
+            stated = json.loads(search_text)
+            for node in (stated.get("node_objects") or {}).values():
+                yield node.get("search", {}).get("query") or ""
+            yield (stated.get("filters") or {}).get("string_filter") or ""
+        case _:
+            return
 
 
 def names_of_page(world: World, request: PageRequest) -> Names:
@@ -29,11 +47,16 @@ def names_of_page(world: World, request: PageRequest) -> Names:
     found = _meant(world, (*keys_of(search.parse(selection.query)), *(request.columns or ()), *sort))
     if selection.event_query is None:
         return found
+    return found | _meant_on_events(world, [selection.event_query])
+
+
+def _meant_on_events(world: World, queries: Iterable[str]) -> Names:
     fresh = replace(world, named={})
     scope = event_scope(fresh)
-    for key in keys_of(search.parse(selection.event_query)):
-        scope.find(key)
-    return found | fresh.named
+    for query in queries:
+        for key in keys_of(search.parse(query)):
+            scope.find(key)
+    return fresh.named
 
 
 def names_of_facet(world: World, request: FacetRequest) -> Names:

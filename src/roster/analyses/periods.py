@@ -96,12 +96,13 @@ def fixed_edges(span: Range, width_ms: int, at: str) -> tuple[int, ...]:
 def calendar_edges(span: Range, interval: Interval, at: str) -> tuple[int, ...]:
     """Starts of the calendar periods that meet the range, and the end of the last one, in epoch ms.
 
-    A period begins at its local time; a local time that a change of clocks skips is taken as the instant of the change.
+    A period begins at its local time, at the first of two; a local time that a change of clocks skips is taken as the
+    instant of the change. Minutes and hours also begin where a change of clocks leads into others.
     """
     zone = ZoneInfo(interval.zone)
+    within_day = interval.step in (Step.MINUTE, Step.HOUR)
     edges: list[int] = []
-    for start in _starts(span, interval, zone):
-        at_ms = _at(start, zone)
+    for at_ms in _short_starts(span, interval, zone) if within_day else _long_starts(span, interval, zone):
         if edges and at_ms <= edges[-1]:
             continue
         edges.append(at_ms)
@@ -113,8 +114,60 @@ def calendar_edges(span: Range, interval: Interval, at: str) -> tuple[int, ...]:
     return tuple(edges[first:])
 
 
+def _short_starts(span: Range, interval: Interval, zone: ZoneInfo) -> Iterator[int]:
+    """Starts of periods of minutes or hours: instants at which the local time enters another such span."""
+    width_ms = _WIDTH[interval.step] * interval.count // timedelta(milliseconds=1)
+    shift_ms = _shift_ms(span.from_ms, zone)
+    at_ms = (span.from_ms + shift_ms) // width_ms * width_ms - shift_ms
+    if (before_ms := _shift_ms(at_ms, zone)) != shift_ms:
+        change_ms = _change(at_ms, span.from_ms, zone)
+        entered = (change_ms - 1 + before_ms) // width_ms != (change_ms + shift_ms) // width_ms
+        at_ms = change_ms if entered else (change_ms + before_ms) // width_ms * width_ms - before_ms
+    while True:
+        yield at_ms
+        at_ms = _next_start(at_ms, width_ms, zone)
+
+
+def _next_start(at_ms: int, width_ms: int, zone: ZoneInfo) -> int:
+    """The next instant at which the local time is in another span of this width."""
+    shift_ms = _shift_ms(at_ms, zone)
+    place = (at_ms + shift_ms) // width_ms
+    while True:
+        next_ms = (place + 1) * width_ms - shift_ms
+        if _shift_ms(next_ms, zone) == shift_ms:
+            return next_ms
+        change_ms = _change(at_ms, next_ms, zone)
+        shift_ms = _shift_ms(change_ms, zone)
+        if (change_ms + shift_ms) // width_ms != place:
+            return change_ms
+        at_ms = change_ms
+
+
+def _shift_ms(at_ms: int, zone: ZoneInfo) -> int:
+    """How far local time is ahead of UTC."""
+    return epoch_ms(_local(at_ms, zone)) - at_ms
+
+
+def _change(low_ms: int, high_ms: int, zone: ZoneInfo) -> int:
+    """The instant of the change of clocks between two instants with different clocks."""
+    before_ms = _shift_ms(low_ms, zone)
+    while high_ms - low_ms > 1:
+        middle_ms = (low_ms + high_ms) // 2
+        if _shift_ms(middle_ms, zone) == before_ms:
+            low_ms = middle_ms
+        else:
+            high_ms = middle_ms
+    return high_ms
+
+
+def _long_starts(span: Range, interval: Interval, zone: ZoneInfo) -> Iterator[int]:
+    """Starts of periods of days and more, the first one not after the range's start."""
+    for start in _starts(span, interval, zone):
+        yield _at(start, zone)
+
+
 def _starts(span: Range, interval: Interval, zone: ZoneInfo) -> Iterator[datetime]:
-    """Local starts of periods, the first one not after the range's start."""
+    """Their local times."""
     step, count = interval.step, interval.count
     local = _local(span.from_ms, zone)
     if step in _MONTHS:
@@ -154,7 +207,9 @@ def _local(at_ms: int, zone: ZoneInfo) -> datetime:
 
 
 def _at(local: datetime, zone: ZoneInfo) -> int:
-    return epoch_ms(local.replace(tzinfo=zone))
+    at_ms = epoch_ms(local.replace(tzinfo=zone))
+    skipped = _local(at_ms, zone) != local
+    return _change(epoch_ms(local.replace(tzinfo=zone, fold=1)), at_ms, zone) if skipped else at_ms
 
 
 def read_interval(step: str, count: int | None, alignment: str | None, zone: str | None, at: str) -> Interval:

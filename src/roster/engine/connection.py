@@ -50,6 +50,8 @@ class Duck:
                 hint="stop the running server, or use its HTTP API",
             ) from error
         self._writing = RLock()
+        self.position = 0
+        """Grows with every transaction: what was read at one position is what is read there again."""
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own; close it after use."""
@@ -64,6 +66,7 @@ class Duck:
             try:
                 yield connection
                 connection.execute("COMMIT")
+                self.position += 1
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise

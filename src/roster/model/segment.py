@@ -1,43 +1,20 @@
-"""Owns segments as values: named profiles, told by searches and a formula over them. Counts nobody, stores nothing."""
+"""Owns segments as values: who belongs to them under a name, and their changes. Counts nobody, stores nothing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping as Map
 from dataclasses import dataclass, replace
 from typing import Any
 
-from roster.base.errors import Code, Error, did_you_mean
+from roster.base.errors import Code, Error
 from roster.base.values import canonical, digest
-from roster.model.formula import NAME_FORM, WORDS, Formula, parse_formula
 from roster.model.schema import Entity
+from roster.model.segment_query import Definition, read_definition
 
 NAME_CHARACTERS_MAX = 200
 DESCRIPTION_CHARACTERS_MAX = 5_000
 TAGS_MAX = 50
-SEARCHES_MAX = 50
 AT = "/data/attributes"
-QUERY_AT = f"{AT}/data_query"
-LATER = ("event_platforms", "journeys", "reference_tables", "static", "templates")
-"""Members of a `data_query` that the drafted API has and Roster does not do yet."""
-MEMBERS = ("entity", "profiles", "combination")
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileSearch:
-    """A search over profiles under a name."""
-
-    name: str
-    query: str
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """Who belongs to a segment: the searches, each under its name, and the formula over those names."""
-
-    entity: Entity
-    profiles: tuple[ProfileSearch, ...]
-    combination: Formula
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,59 +103,3 @@ def _check(segment: Segment) -> None:
 def definition_of(segment: Segment) -> Definition:
     """Who belongs to a segment."""
     return read_definition(json.loads(segment.data_query))
-
-
-def read_definition(plain: Any) -> Definition:
-    """The definition that a `data_query` states; its searches are not read here. Errors: INVALID, UNSUPPORTED."""
-    given = _object(plain, QUERY_AT)
-    for member in given:
-        if member in LATER and given[member] not in ([], {}, None):
-            hint = "use profiles: searches over profile attributes"
-            raise Error(Code.UNSUPPORTED, f"{member} is not served yet", at=f"{QUERY_AT}/{member}", hint=hint)
-        if member not in (*MEMBERS, *LATER):
-            hint = did_you_mean(member, MEMBERS) or f"known: {', '.join(MEMBERS)}"
-            raise Error(Code.INVALID, f"a data_query has no member {member!r}", at=QUERY_AT, hint=hint)
-    entity = given.get("entity", Entity.USERS.value)
-    if entity not in tuple(Entity):
-        hint = "allowed: users, accounts"
-        raise Error(Code.INVALID, f"unknown entity {entity!r}", at=f"{QUERY_AT}/entity", hint=hint)
-    searches = _read_searches(given.get("profiles"))
-    combination = given.get("combination") or ""
-    at = f"{QUERY_AT}/combination"
-    if not isinstance(combination, str):
-        raise Error(Code.INVALID, "the combination is not a text", at=at)
-    return Definition(Entity(entity), searches, parse_formula(combination, [s.name for s in searches], at))
-
-
-def _read_searches(given: Any) -> tuple[ProfileSearch, ...]:
-    at = f"{QUERY_AT}/profiles"
-    if not isinstance(given, list) or not 1 <= len(given) <= SEARCHES_MAX:
-        hint = f"a list of 1 to {SEARCHES_MAX} objects with name and query"
-        raise Error(Code.INVALID, "the searches of the segment are missing or too many", at=at, hint=hint)
-    searches: dict[str, ProfileSearch] = {}
-    for i, one in enumerate(given):
-        search = _read_search(one, f"{at}/{i}")
-        if search.name in searches:
-            raise Error(Code.INVALID, f"two searches are named {search.name!r}", at=f"{at}/{i}/name")
-        searches[search.name] = search
-    return tuple(searches.values())
-
-
-def _read_search(plain: Any, at: str) -> ProfileSearch:
-    given = _object(plain, at)
-    name, query = given.get("name"), given.get("query")
-    if not isinstance(name, str) or not NAME_FORM.fullmatch(name) or name.lower() in WORDS:
-        hint = "use 1 to 100 letters (a-z, A-Z), digits, '_', '.' or '-'; not AND, OR or NOT"
-        raise Error(Code.INVALID, f"{name!r} cannot be the name of a search", at=f"{at}/name", hint=hint)
-    if not isinstance(query, str):
-        raise Error(Code.INVALID, "the query is not a text", at=f"{at}/query", hint="for all profiles write *")
-    strange = [member for member in given if member not in ("name", "query")]
-    if strange:
-        raise Error(Code.INVALID, f"a search has no member {strange[0]!r}", at=at, hint="known: name, query")
-    return ProfileSearch(name, query)
-
-
-def _object(plain: Any, at: str) -> Map[str, Any]:
-    if not isinstance(plain, dict):
-        raise Error(Code.INVALID, "this is not an object", at=at)
-    return plain

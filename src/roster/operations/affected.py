@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from roster.analyses.members import condition_of
+from roster.analyses.event_world import EventWorld
+from roster.analyses.members import marked
 from roster.analyses.names import names_of_segment
 from roster.analyses.preview import SIDES, Comparison
 from roster.analyses.scopes import World, profile_scope
 from roster.base.errors import Error
 from roster.model.mapping import Mapping, find_connection
+from roster.model.schema import KEY_ATTRIBUTE, Type
+from roster.model.segment import Segment
 from roster.model.steps import MappingStep, StepKind
 from roster.operations.context import Context, Request
+from roster.operations.event_worlds import event_world_around
 from roster.operations.segments import count_conditions
 from roster.operations.uses import shown_uses, used_by
-from roster.query.expr import And, Expr
+from roster.query.expr import And, Column, Expr
+from roster.query.plan import Plan
+from roster.query.resolve import Scope
 
 
 def tell_uses(context: Context, before: Mapping, steps: Sequence[MappingStep]) -> list[dict[str, Any]]:
@@ -37,6 +43,9 @@ def tell_segments(
     told: list[dict[str, Any]] = []
     counted: list[dict[str, Any]] = []
     conditions: list[Expr] = []
+    worlds = [event_world_around(context, world) for world in (before, after)]
+    plan = comparison.both_sides()
+    key = Column(SIDES[0] + KEY_ATTRIBUTE[before.entity], Type.STRING)
     for segment in context.store.list_segments():
         if segment.entity is not before.entity:
             continue
@@ -45,13 +54,24 @@ def tell_segments(
         line: dict[str, Any] = {"id": segment.id, "name": segment.name}
         told.append(line)
         try:
-            old, new = (condition_of(w, segment, s)[0] for w, s in zip((before, after), scopes, strict=True))
+            (old, new), plan = _both(worlds, segment, plan, key, scopes)
         except Error as error:
             line["unreadable"] = error.text()
             continue
         counted.append(line)
         conditions += [old, new, And((old, new))]
-    counts = iter(count_conditions(context, request, comparison.both_sides(), conditions))
+    counts = iter(count_conditions(context, request, plan, conditions))
     for line, was, now, stay in zip(counted, counts, counts, counts, strict=True):
         line |= {"before": was, "after": now, "enter": now - stay, "leave": was - stay}
     return told
+
+
+def _both(
+    worlds: Sequence[EventWorld], segment: Segment, plan: Plan, key: Expr, scopes: Sequence[Scope]
+) -> tuple[list[Expr], Plan]:
+    """What is true of a segment's members before and after, and the profiles beside what that needs."""
+    conditions: list[Expr] = []
+    for world, scope, side in zip(worlds, scopes, SIDES, strict=True):
+        plan, condition, _ = marked(world, segment, plan, key, scope, side)
+        conditions.append(condition)
+    return conditions, plan

@@ -16,7 +16,7 @@ from roster.model.formula import NAME_FORM, parse_formula
 from roster.model.schema import Entity
 from roster.operations.bodies_analyses import AudienceBody, BaseQueryBody, ComputeBody, GroupByBody, RankBody
 from roster.operations.context import Context, Reply, Request, run_plans
-from roster.operations.profiles import explanation, world_of
+from roster.operations.profiles import explanation
 from roster.ports import Answer
 from roster.query.expr import CompareOp
 from roster.query.plan import Plan
@@ -42,12 +42,6 @@ SOURCES = {
 }
 GROUPS_MAX = 10
 AUDIENCES_MAX = 50
-
-
-def event_world_of(context: Context, request: Request) -> EventWorld:
-    """Users and accounts with their mappings as they are now, and all segments."""
-    users, accounts = (world_of(context, entity) for entity in Entity)
-    return EventWorld(users, accounts, {s.id: s for s in context.store.list_segments()})
 
 
 def read_range(from_ms: int, to_ms: int, at: str = AT) -> Range:
@@ -96,7 +90,10 @@ def read_audience(body: AudienceBody | None, at: str) -> Audience:
     if len(groups) > AUDIENCES_MAX:
         raise Error(Code.INVALID, f"{len(groups)} audiences are too many", at=at, hint=f"at most {AUDIENCES_MAX}")
     taken: set[str] = set()
+    formula = (body.formula or "").strip()
     for group in groups:
+        if formula and not group.name:
+            continue  # no formula can name it, so it takes no part: published examples send such ones
         place = f"{group.at.rpartition('/')[0]}/name"
         if not NAME_FORM.fullmatch(group.name):
             hint = "use 1 to 100 letters (a-z, A-Z), digits, '_', '.' or '-'"
@@ -105,8 +102,8 @@ def read_audience(body: AudienceBody | None, at: str) -> Audience:
             hint = "names are unique over users, accounts and segments"
             raise Error(Code.INVALID, f"two audiences are named {group.name!r}", at=place, hint=hint)
         taken.add(group.name)
-    names = [group.name for group in groups]
-    return Audience(tuple(groups), parse_formula(body.formula or "", names, f"{at}/formula"))
+    names = [group.name for group in groups if group.name]
+    return Audience(tuple(groups), parse_formula(formula, names, f"{at}/formula"))
 
 
 def read_compute(body: ComputeBody, at: str) -> Compute:
@@ -169,10 +166,15 @@ def answer(
 
 
 def frame(
-    id: str, type: str, attributes: dict[str, Any], understood: dict[str, Any], warnings: Sequence[str], request_id: str
+    id: str,
+    type: str,
+    attributes: dict[str, Any],
+    understood: dict[str, Any],
+    warnings: Sequence[str],
+    request_id: str = "",
 ) -> Reply:
     """An answer in the API's frame; beside it in `meta` its state, what was understood, and warnings."""
-    meta: dict[str, Any] = {"status": "done", "request_id": request_id, "understood": understood}
+    meta: dict[str, Any] = {"status": "done", "request_id": request_id or id, "understood": understood}
     if warnings:
         meta["warnings"] = list(dict.fromkeys(warnings))
     return Reply({"data": {"id": id, "type": type, "attributes": attributes}, "meta": meta})

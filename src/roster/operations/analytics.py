@@ -14,7 +14,6 @@ from roster.operations.analysis import (
     AT,
     QUERY_AT,
     answer,
-    event_world_of,
     frame,
     number,
     read_audience,
@@ -28,6 +27,7 @@ from roster.operations.analysis import (
 from roster.operations.bodies import decode
 from roster.operations.bodies_analyses import AnalyticsAttributes, AnalyticsBody, AnalyticsListBody
 from roster.operations.context import Context, Reply, Request
+from roster.operations.event_worlds import event_world_of
 from roster.operations.profiles import shown
 
 COLUMNS_DEFAULT = ("date", "@type", "@usr.id", "@session.id", "@view.name", "@action.name")
@@ -46,7 +46,7 @@ def query_scalar(context: Context, request: Request) -> Reply:
     columns = scalar_columns(groups, answers[0].rows, "query", unit_list(unit_of(compute)))
     understood = _understood(selection.span, compute, groups)
     id = asked.request_id or context.clock.new_id()
-    return frame(id, "scalar_response", {"columns": columns}, understood, made.warnings, id)
+    return frame(id, "scalar_response", {"columns": columns}, understood, made.warnings)
 
 
 def scalar_columns(
@@ -75,7 +75,7 @@ def query_timeseries(context: Context, request: Request) -> Reply:
     attributes = series_over(edges, width_ms, len(groups), answers[0].rows, unit_list(unit_of(compute)))
     understood = _understood(selection.span, compute, groups) | {"interval": width_ms}
     id = asked.request_id or context.clock.new_id()
-    return frame(id, "timeseries_response", attributes, understood, made.warnings, id)
+    return frame(id, "timeseries_response", attributes, understood, made.warnings)
 
 
 def series_over(
@@ -95,7 +95,8 @@ def series_over(
     for row in rows:
         tags = row[groups : 2 * groups]
         values.setdefault(tags, [None] * len(times))[row[2 * groups]] = number(row[2 * groups + 1])
-    series = [{"group_tags": list(tags), "query_index": 0, "unit": unit} for tags in values]
+    known = {"unit": unit} if unit else {}  # the contract has no null here
+    series = [{"group_tags": list(tags), "query_index": 0} | known for tags in values]
     interval = {"milliseconds": width_ms, "start_time": times[0], "times": times, "type": "fixed"}
     return {"series": series, "times": times, "values": list(values.values()), "intervals": [interval]}
 
@@ -123,7 +124,7 @@ def query_list(context: Context, request: Request) -> Reply:
     attributes = {"records": records, "total_count": answers[1].rows[0][0]}
     understood = told_range(span) | {"columns": list(columns), "limit": limit, "sort": sort or "date"}
     id = context.clock.new_id()
-    return frame(id, "list_response", attributes, understood, made.warnings, id)
+    return frame(id, "list_response", attributes, understood, made.warnings)
 
 
 def _read(asked: AnalyticsAttributes) -> tuple[Selection, Compute, tuple[GroupBy, ...]]:

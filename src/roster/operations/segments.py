@@ -6,17 +6,18 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from roster.analyses.members import condition_of, count_members
-from roster.analyses.scopes import World, profile_scope
+from roster.analyses.event_world import EventWorld
+from roster.analyses.members import count_members, marked
+from roster.analyses.scopes import profile_scope
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
-from roster.model.schema import Entity
+from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
 from roster.model.segment import Segment, change, draft
 from roster.operations.bodies import decode
 from roster.operations.bodies_segments import CreateSegmentBody, UpdateSegmentBody
 from roster.operations.context import Context, Reply, Request, run_plans
-from roster.operations.profiles import world_of
-from roster.query.expr import FALSE, Expr
+from roster.operations.event_worlds import event_world_of
+from roster.query.expr import FALSE, Column, Expr
 from roster.query.plan import Plan
 
 COUNTED_AT_ONCE = 50
@@ -38,12 +39,22 @@ def create_segment(context: Context, request: Request) -> Reply:
         who=request.caller.id,
         now_ms=context.clock.now_ms(),
     )
-    condition_of(world_of(context, wanted.entity), wanted)
+    _check_readable(context, wanted)
     held = context.store.list_segments()
     if len(held) >= context.limits.segments_max and all(s.name != wanted.name for s in held):
         hint = "delete one, or raise the setting segments_max"
         raise Error(Code.INVALID, f"there are {len(held)} segments already", hint=hint)
     return _one(context, request, context.store.add_segment(wanted))
+
+
+def _check_readable(context: Context, segment: Segment) -> None:
+    """Error: INVALID for a rule that cannot be read, with its place."""
+    world = event_world_of(context)
+    marked(world, segment, world.of(segment.entity).relation, _key(segment.entity))
+
+
+def _key(entity: Entity) -> Expr:
+    return Column(KEY_ATTRIBUTE[entity], Type.STRING)
 
 
 def list_segments(context: Context, request: Request) -> Reply:
@@ -94,7 +105,7 @@ def update_segment(context: Context, request: Request) -> Reply:
 
     wanted = changed(find_segment(context, id))
     if asked.data_query is not None:
-        condition_of(world_of(context, wanted.entity), wanted)
+        _check_readable(context, wanted)
     context.store.change_segment(id, changed)
     return Reply()
 
@@ -122,10 +133,11 @@ def _shown(context: Context, request: Request, segments: Sequence[Segment]) -> t
     """Segments as the API shows them, and warnings."""
     counts: dict[str, int] = {}
     warnings: list[str] = []
+    world = event_world_of(context)
     for entity in Entity:
         mine = [s for s in segments if s.entity is entity]
         if mine:
-            counted, doubts = _count(context, request, world_of(context, entity), mine)
+            counted, doubts = _count(context, request, world, entity, mine)
             counts |= counted
             warnings += doubts
     names = {key.owner_id: key.name for key in context.store.list_keys()}
@@ -134,20 +146,21 @@ def _shown(context: Context, request: Request, segments: Sequence[Segment]) -> t
 
 
 def _count(
-    context: Context, request: Request, world: World, segments: Sequence[Segment]
+    context: Context, request: Request, world: EventWorld, entity: Entity, segments: Sequence[Segment]
 ) -> tuple[dict[str, int], list[str]]:
     """The present members of each; a segment whose search means nothing any more has none, and a warning says so."""
     conditions: list[Expr] = []
     warnings: list[str] = []
-    scope = profile_scope(world)
+    scope = profile_scope(world.of(entity))
+    plan: Plan = world.of(entity).relation
     for segment in segments:
         try:
-            condition, doubts = condition_of(world, segment, scope)
+            plan, condition, doubts = marked(world, segment, plan, _key(entity), scope)
         except Error as error:
             condition, doubts = FALSE, (f"it has no members: {error.text()}",)
         conditions.append(condition)
         warnings += [f"segment {segment.name!r}: {doubt}" for doubt in doubts]
-    counted = count_conditions(context, request, world.relation, conditions)
+    counted = count_conditions(context, request, plan, conditions)
     return dict(zip((s.id for s in segments), counted, strict=True)), warnings
 
 

@@ -37,6 +37,7 @@ class Fn(StrEnum):
 
     LOWER maps each code point by itself (Unicode's simple mapping), TRIM takes BLANKS off both ends,
     ADD and SUBTRACT take two values of one type, INTEGER (exact, never overflows) or NUMBER. Of a null, each is null.
+    CONCAT joins STRINGs end to end; of a null it is null.
     GREATEST takes values of one type, not ANY, and leaves nulls out; of nulls only it is null.
     """
 
@@ -45,6 +46,7 @@ class Fn(StrEnum):
     NULL_IF_EMPTY = "null_if_empty"
     ADD = "add"
     SUBTRACT = "subtract"
+    CONCAT = "concat"
     GREATEST = "greatest"
 
 

@@ -151,24 +151,39 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class MatchSteps:
-    """How far each entity gets along an ordered sequence of steps, each strictly later event in order.
+class Step:
+    """One step of a sequence: rows for which `where` is true; `carried` tells of the row that took it (never ANY).
 
-    An attempt begins at a row that is true for the first step and takes, step by step, the earliest
-    following row that is true for the next one, within `window_ms` after its start. One row an entity
-    that reached step 1: its key, `level` (steps reached, the best attempt), and `started`
-    (time of the start of the best attempt, the earliest among equals).
-    Rows are ordered by `time`, then `tie` (null last); of rows equal in both, neither follows the other.
-    One row satisfies at most one step of an attempt. `window_ms` includes its end. Rows without entity or
-    time take no part.
+    A row true for `unless`, strictly between the row of the step before and this one's, ends the attempt.
+    The first step has no `unless`.
+    """
+
+    where: Expr
+    carried: tuple[Named, ...] = ()
+    unless: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchSteps:
+    """How far each attempt of an entity gets along 1 to 50 ordered steps.
+
+    The place of a row is 64 times the microseconds of its `time`, plus the index of the first step it is true
+    for, or 63: so rows of one instant follow each other as the steps do. An attempt begins at each place of
+    an entity with a row true for the first step (`starts` "first": at the smallest one only). Step by step it
+    takes the smallest later place with a row true for the step, at most `window_ms` (end included) after its
+    start, and ends where there is none or where `unless` forbids it; it looks no further.
+    Gives one row an attempt: `entity`, `level` (steps reached), `last` (place of the last row taken), the
+    times `t1`, `t2`, ... of the steps, then all carried columns, null for steps not reached. Of rows that share
+    entity, place and step, each carried value is the smallest. Rows without entity or time, and those of the
+    year 6000 and later, take no part.
     """
 
     input: Plan
     entity: Expr
     time: Expr
-    tie: Expr
-    steps: tuple[Expr, ...]
-    window_ms: int
+    steps: tuple[Step, ...]
+    window_ms: int | None
+    starts: OneOf["every", "first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +237,11 @@ def schema_of(plan: Plan) -> Schema:
             return (*schema_of(input), Column(name, type))
         case Union(inputs):
             return schema_of(inputs[0])
-        case MatchSteps(_, entity):
-            return (
-                Column("entity", type_of(entity)),
-                Column("level", Type.INTEGER),
-                Column("started", Type.TIMESTAMP),
-            )
+        case MatchSteps(_, entity, _, steps):
+            reached = (Column("level", Type.INTEGER), Column("last", Type.INTEGER))
+            times = tuple(Column(f"t{k}", Type.TIMESTAMP) for k in range(1, len(steps) + 1))
+            carried = tuple(Column(name, type_of(expr)) for step in steps for name, expr in step.carried)
+            return (Column("entity", type_of(entity)), *reached, *times, *carried)
     assert_never(plan)
 
 
@@ -242,3 +256,8 @@ def inputs_of(plan: Plan) -> tuple[Plan, ...]:
             return inputs
         case _:
             return (plan.input,)
+
+
+def exprs_of(step: Step) -> tuple[Expr, ...]:
+    """All that a step reads of a row."""
+    return (step.where, *(value for _, value in step.carried), *([step.unless] if step.unless is not None else []))

@@ -23,6 +23,7 @@ from roster.query.plan import (
     Union,
     Values,
     Window,
+    exprs_of,
     inputs_of,
     schema_of,
 )
@@ -85,7 +86,9 @@ def drop_empty(plan: Plan) -> Plan:
             return plan if schema_of(kept[0]) != schema_of(plan) else kept[0] if len(kept) == 1 else Union(kept)
         case Aggregate(input, keys) if keys and is_empty(input):
             return Values(schema_of(plan), ())
-        case Filter(input) | Project(input) | Window(input) | Sort(input) | Limit(input) if is_empty(input):
+        case Filter(input) | Project(input) | Window(input) | Sort(input) | Limit(input) | MatchSteps(input) if (
+            is_empty(input)
+        ):
             return Values(schema_of(plan), ())
         case _:
             return plan
@@ -126,8 +129,10 @@ def _keep(plan: Plan, needed: frozenset[str]) -> Plan:
             return Sort(_keep(input, needed | _reads(*(k.item for k in keys))), keys)
         case Limit(input, count):
             return Limit(_keep(input, needed), count)
-        case MatchSteps(input, entity, time, tie, steps):
-            return replace(plan, input=_keep(input, _reads(entity, time, tie, *steps)))
+        case MatchSteps(input, entity, time, steps):
+            told = tuple(replace(s, carried=tuple(c for c in s.carried if c[0] in needed)) for s in steps)
+            reads = _reads(entity, time, *(e for step in told for e in exprs_of(step)))
+            return replace(plan, input=_keep(input, reads), steps=told)
     assert_never(plan)
 
 
@@ -157,10 +162,15 @@ def unique_on(plan: Plan, key: tuple[Expr, ...]) -> bool:
         case Project(input, columns):
             origin = dict(columns)
             return unique_on(input, tuple(origin.get(k.name, k) if isinstance(k, Column) else k for k in key))
+        case Aggregate(_, keys):
+            return {name for name, _ in keys} <= {k.name for k in key if isinstance(k, Column)}
+        case Join(left, _, "semi" | "anti"):
+            return unique_on(left, key)
         case Join(left, right, "left", on):
             return unique_on(right, tuple(r for _, r in on)) and unique_on(left, key)
         case Read(relation, _):
-            return any(relation == e.value and _names(KEY_ATTRIBUTE[e], key) for e in Entity)
+            profiles = relation.partition("_enriched_")[0]  # the engine's ready-made joins have one row a profile too
+            return any(profiles == e.value and _names(KEY_ATTRIBUTE[e], key) for e in Entity)
         case _:
             return False
 

@@ -31,7 +31,9 @@ from roster.query.plan import (
     Union,
     Values,
     Window,
+    schema_of,
 )
+from roster.query.repeats import repeated_aggregates
 from roster.query.sql_expr import (
     Parameters,
     Scope,
@@ -42,7 +44,7 @@ from roster.query.sql_expr import (
     operand,
     render_expr,
 )
-from roster.query.sql_steps import best_attempt, first_starts, marks, progress
+from roster.query.sql_steps import attempts, marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,11 @@ class Rendered:
 
 def render(plan: Plan, dialect: Dialect) -> Rendered:
     """The statement that gives the rows of `plan`, its columns in the order of the plan's schema."""
-    rendering = _Rendering(dialect)
-    sql = _close(rendering.open(plan)).sql(dialect=dialect.name, pretty=True)
-    return Rendered(sql, tuple(rendering.parameters.values))
+    rendering = _Rendering(dialect, repeated_aggregates(plan))
+    select = _close(rendering.open(plan))
+    for name, query in rendering.named.values():
+        select = select.with_(identifier(name), query, materialized=True, copy=False)
+    return Rendered(select.sql(dialect=dialect.name, pretty=True), tuple(rendering.parameters.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +136,13 @@ def _close(block: _Block) -> exp.Select:
 
 
 class _Rendering:
-    """The parameters and table names given out while one plan is rendered."""
+    """The parameters and table names given out while one plan is rendered, and the queries given a name."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, repeated: tuple[Aggregate, ...] = ()) -> None:
         self.dialect = dialect
         self.parameters = Parameters()
+        self.named: dict[int, tuple[str, exp.Select]] = {}
+        self._repeated = repeated
         self._aliases = 0
 
     def open(self, plan: Plan) -> _Block:
@@ -155,7 +161,7 @@ class _Rendering:
             case Join():
                 return self._join(plan)
             case Aggregate(input, keys, measures):
-                return self._aggregate(input, keys, measures)
+                return self._named(plan) if plan in self._repeated else self._aggregate(input, keys, measures)
             case Window():
                 return self._window(plan)
             case Union(inputs):
@@ -226,6 +232,15 @@ class _Rendering:
         names = [*(name for name, _ in keys), *(m.name for m in measures)]
         nodes = [*(self._expr(e, block) for _, e in keys), *(self._measure(m, block) for m in measures)]
         return replace(block, columns=_columns(names), output=_named(names, nodes), groups=len(keys))
+
+    def _named(self, plan: Aggregate) -> _Block:
+        """An aggregate that occurs more than once: one query with a name, read wherever it occurs."""
+        place = self._repeated.index(plan)
+        if place not in self.named:
+            query = _close(self._aggregate(plan.input, plan.keys, plan.measures))
+            self.named[place] = (f"q{place + 1}", query)
+        name, _ = self.named[place]
+        return _Block(exp.Table(this=identifier(name)), name, _columns([c.name for c in schema_of(plan)]), exact=False)
 
     def _measure(self, measure: Measure, block: _Block) -> exp.Expr:
         item = exp.Star() if measure.item is None else self._expr(measure.item, block)
@@ -321,20 +336,10 @@ class _Rendering:
 
     def _match_steps(self, plan: MatchSteps) -> _Block:
         block = self._reach(plan.input)
-        steps = range(1, len(plan.steps) + 1)
-        names, nodes, where = marks(plan, self._scope(block.columns))
-        block = replace(block, where=(*block.where, *where), output=_named(names, nodes))
-        block = self._from(_close(block), names)
-        block = replace(block, where=(exp.or_(*(column(f"s{k}") for k in steps)),))
-        window_us = self.parameters.bind(plan.window_ms * 1000)
-        for k in steps[1:]:
-            added = exp.alias_(progress(k, window_us), f"p{k}", quoted=True)
-            names = [*names, f"p{k}"]
-            block = self._from(_close(replace(block, output=(*_list(block), added))), names)
-        names, nodes = first_starts(len(plan.steps), window_us)
-        block = self._from(_close(replace(block, output=_named(names, nodes), groups=1)), names)
-        names, nodes, where = best_attempt(len(plan.steps), window_us, self.dialect)
-        return replace(block, where=tuple(where), columns=_columns(names), output=_named(names, nodes))
+        scope = self._scope(block.columns)
+        names, nodes, where = marks(plan, scope)
+        marked = replace(block, where=(*block.where, *where), output=_named(names, nodes))
+        return self._from(attempts(plan, _close(marked), scope), [c.name for c in schema_of(plan)])
 
     def _fill_time(self, plan: FillTime) -> _Block:
         bind = self.parameters.bind

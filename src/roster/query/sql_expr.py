@@ -194,6 +194,8 @@ def _call(fn: Fn, args: tuple[Expr, ...], scope: Scope) -> exp.Expr:
                 nodes = [cast(node, scope.dialect.wide_integer) for node in nodes]
             made = exp.Add if fn is Fn.ADD else exp.Sub
             return made(this=operand(nodes[0]), expression=operand(nodes[1]))
+        case Fn.CONCAT:
+            return reduce(lambda left, right: exp.DPipe(this=left, expression=right), map(operand, nodes))
         case Fn.GREATEST:
             return call(scope.dialect.greatest, *nodes)
     assert_never(fn)

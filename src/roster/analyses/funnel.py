@@ -1,0 +1,241 @@
+"""Owns what is asked of flows: the funnel, numbers, numbers over time, and who is behind them. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roster.analyses.event_world import EventWorld
+from roster.analyses.groups import BY, GroupBy, grouped, key_of, keyed, rank_of, ranked
+from roster.analyses.journey import (
+    ENTITY,
+    KEY_OF,
+    Carried,
+    Journey,
+    Target,
+    column_in,
+    flows,
+    milliseconds,
+    reached,
+    time_of,
+)
+from roster.analyses.measures import Compute, measure_of
+from roster.analyses.periods import place_in
+from roster.base.errors import Code, Error
+from roster.model.schema import Type
+from roster.query.expr import Cast, Column, Expr, If, Literal, Not, conjunction
+from roster.query.plan import Agg, Aggregate, Limit, Measure, Named, Plan, Project, Sort, SortKey
+from roster.query.relations import where
+
+CONVERSION, RATE, TIME_TO_CONVERT, DROPOFF = (
+    "__dd.conversion",
+    "__dd.conversion_rate",
+    "__dd.time_to_convert",
+    "__dd.dropoff_rate",
+)
+METRICS = (CONVERSION, RATE, TIME_TO_CONVERT, DROPOFF)
+_ONE, _NONE = Literal(1, Type.INTEGER), Literal(None, Type.INTEGER)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowGroup:
+    """Groups of flows by the value of a facet on the event that took a step (0-based)."""
+
+    group: GroupBy
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The plans over flows, and warnings."""
+
+    plans: tuple[Plan, ...]
+    warnings: tuple[str, ...]
+
+
+def _carried_groups(world: EventWorld, groups: Sequence[FlowGroup]) -> tuple[list[Carried], list[str]]:
+    carried: list[Carried] = []
+    warnings: list[str] = []
+    for place, wanted in enumerate(groups):
+        value = world.facet(wanted.group.facet, wanted.group.source)
+        if value is None:
+            warnings.append(f"unknown attribute {wanted.group.facet!r}: it is treated as missing")
+            value = Literal(None, Type.STRING)
+        carried.append(Carried(f"#facet{place}", wanted.step, value))
+    return carried, warnings
+
+
+def _keyed(plan: Plan, groups: Sequence[FlowGroup]) -> Plan:
+    values = [column_in(plan, f"#facet{place}") for place in range(len(groups))]
+    return keyed(plan, [wanted.group for wanted in groups], values)
+
+
+def _when(condition: Expr) -> Expr:
+    """One where it is true, to be counted."""
+    return If(condition, _ONE, _NONE)
+
+
+def count_reached(name: str, step: int) -> Measure:
+    return Measure(name, Agg.COUNT, _when(reached(step)))
+
+
+def funnel(world: EventWorld, journey: Journey, compute: Compute | None, groups: Sequence[FlowGroup]) -> Asked:
+    """Two plans, or one without groups: all flows in one row, and a row a group, the best first.
+
+    Columns: the groups' values, then for each step `n` (from 0 on) `count<n>`, `value<n>` where `compute` asks for
+    more than flows, and `min<n>`, `max<n>`, `avg<n>` of the ms to the next step; of the last step: from the first.
+    """
+    carried, warnings = _carried_groups(world, groups)
+    steps = range(journey.steps)
+    if compute is not None:
+        carried += [Carried(f"#metric{n}", n, _metric(world, compute)) for n in steps]
+    plan, doubts = flows(world, journey, carried)
+    measures: list[Measure] = []
+    for n in steps:
+        measures.append(count_reached(f"count{n}", n))
+        if compute is not None:
+            metric = column_in(plan, f"#metric{n}")
+            measures.append(measure_of(f"value{n}", compute, lambda _, metric=metric: metric))  # type: ignore[misc]
+        gap = milliseconds(Target(n, n + 1) if n + 1 < journey.steps else Target(0, n))
+        spread = ((Agg.MIN, "min"), (Agg.MAX, "max"), (Agg.AVG, "avg"))
+        measures += [Measure(f"{name}{n}", agg, gap) for agg, name in spread]
+    plans: tuple[Plan, ...] = (Aggregate(plan, (), tuple(measures)),)
+    if groups:
+        ranks = [_rank(world, wanted, count_reached(BY, 0)) for wanted in groups]
+        plans += (grouped(_keyed(plan, groups), [w.group for w in groups], ranks, measures),)
+    return Asked(plans, (*doubts, *warnings))
+
+
+def _metric(world: EventWorld, compute: Compute) -> Expr:
+    value = world.facet(compute.metric or "")
+    if value is None:
+        raise Error(Code.INVALID, f"unknown metric {compute.metric!r}", at=f"{compute.at}/metric")
+    return value
+
+
+def _rank(world: EventWorld, wanted: FlowGroup, default: Measure) -> Measure:
+    """Groups of flows are ranked by how many flows there are, whatever else is computed."""
+    rank = wanted.group.rank
+    if rank is None or rank.metric is None or rank.metric in METRICS or rank.aggregation in ("count", "cardinality"):
+        return default
+    hint = "count, or cardinality"
+    raise Error(Code.INVALID, f"flows cannot be ranked by {rank.aggregation}", at=f"{rank.at}/aggregation", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowCompute:
+    """A number over flows: a metric of the journey, or of a facet at the target's end."""
+
+    compute: Compute
+    target: Target
+
+
+VALUE, ENTERED, CONVERTED, BUCKET = "value", "entered", "converted", "bucket"
+
+
+def _measures(
+    world: EventWorld, journey: Journey, asked: FlowCompute, groups: Sequence[FlowGroup]
+) -> tuple[Plan, tuple[Measure, ...], list[str]]:
+    """Flows that took the target's first step, and the measures `entered`, `converted` and `value` of them."""
+    carried, warnings = _carried_groups(world, groups)
+    metric = asked.compute.metric or CONVERSION
+    if metric not in METRICS:
+        carried.append(Carried("#metric", asked.target.end, _metric(world, asked.compute)))
+    plan, doubts = flows(world, journey, carried)
+    plan = where(plan, reached(asked.target.start)) if asked.target.start else plan
+    converted = count_reached(CONVERTED, asked.target.end)
+    match metric:
+        case "__dd.conversion" | "__dd.conversion_rate" | "__dd.dropoff_rate":
+            value = count_reached(VALUE, asked.target.end)
+        case "__dd.time_to_convert":
+            item = milliseconds(asked.target)
+            value = measure_of(VALUE, asked.compute, lambda _: item)
+        case _:
+            item = column_in(plan, "#metric")
+            value = measure_of(VALUE, asked.compute, lambda _: item)
+            if asked.compute.aggregation == "count":
+                value = Measure(VALUE, Agg.COUNT, item)
+    return plan, (Measure(ENTERED, Agg.COUNT), converted, value), [*doubts, *warnings]
+
+
+def journey_scalar(world: EventWorld, journey: Journey, asked: FlowCompute, groups: Sequence[FlowGroup]) -> Asked:
+    """A row a group, the best first: the groups' values, then `entered`, `converted`, `value`."""
+    plan, measures, warnings = _measures(world, journey, asked, groups)
+    ranks = [_rank(world, wanted, count_reached(BY, asked.target.end)) for wanted in groups]
+    made = grouped(_keyed(plan, groups), [w.group for w in groups], ranks, measures)
+    return Asked((made,), tuple(warnings))
+
+
+def journey_timeseries(
+    world: EventWorld, journey: Journey, asked: FlowCompute, groups: Sequence[FlowGroup], edges: Sequence[int]
+) -> Asked:
+    """A row a group and bucket in which flows began: ranks, the groups' values, the bucket's place, three measures."""
+    plan, measures, warnings = _measures(world, journey, asked, groups)
+    ranks = [_rank(world, wanted, count_reached(BY, asked.target.end)) for wanted in groups]
+    rows = ranked(_keyed(plan, groups), [w.group for w in groups], ranks)
+    places = range(len(groups))
+    keys: tuple[Named, ...] = (
+        *((rank_of(n).name, rank_of(n)) for n in places),
+        *((key_of(n).name, key_of(n)) for n in places),
+        (BUCKET, place_in(time_of(0), edges)),
+    )
+    order = (*(SortKey(rank_of(n)) for n in places), SortKey(Column(BUCKET, Type.INTEGER)))
+    return Asked((Sort(Aggregate(rows, keys, measures), order),), tuple(warnings))
+
+
+@dataclass(frozen=True, slots=True)
+class MembersRequest:
+    """Whose flows converted at a target, or dropped off there: which columns, in which order, how many.
+
+    `sort` None: the newest first.
+    """
+
+    target: Target
+    dropped: bool
+    columns: tuple[str, ...]
+    timestamps: bool
+    sort: str | None
+    descending: bool
+    limit: int
+
+
+def journey_list(
+    world: EventWorld, journey: Journey, request: MembersRequest, groups: Sequence[FlowGroup]
+) -> tuple[Asked, tuple[str, ...]]:
+    """The plans of the rows and of how many there are; and the names of the rows' columns."""
+    carried, warnings = _carried_groups(world, groups)
+    for place, name in enumerate(request.columns):
+        found = world.facet(name)
+        if found is None:
+            warnings.append(f"unknown attribute {name!r}: it is treated as missing")
+        carried.append(Carried(f"#column{place}", 0, found or Literal(None, Type.STRING)))
+    carried.append(Carried("#key", 0, KEY_OF[journey.key]))
+    plan, doubts = flows(world, journey, carried)
+    plan = where(plan, behind(request.target, dropped=request.dropped))
+    if groups:
+        ranks = [_rank(world, wanted, count_reached(BY, 0)) for wanted in groups]
+        plan = ranked(_keyed(plan, groups), [w.group for w in groups], ranks)
+    total = Aggregate(plan, (), (Measure("total", Agg.COUNT),))
+    columns: list[tuple[str, Expr]] = [
+        (journey.key.value, column_in(plan, "#key")),
+        ("timestamp", Cast(time_of(0), Type.INTEGER)),
+        *((name, column_in(plan, f"#column{place}")) for place, name in enumerate(request.columns)),
+        *((w.group.facet, key_of(place)) for place, w in enumerate(groups)),
+    ]
+    if request.timestamps:
+        nodes = enumerate(journey.nodes)
+        columns += [(f"{node.alias}_timestamp", Cast(time_of(n), Type.INTEGER)) for n, node in nodes]
+    columns = list(dict(columns).items())
+    chosen = dict(columns).get(request.sort or "")
+    order = [SortKey(chosen, request.descending)] if chosen is not None else []
+    order += [SortKey(time_of(0), descending=True), SortKey(ENTITY)]
+    rows = Project(
+        Limit(Sort(plan, tuple(order)), request.limit), tuple((f"{n} {name}", e) for n, (name, e) in enumerate(columns))
+    )
+    return Asked((rows, total), (*doubts, *warnings)), tuple(name for name, _ in columns)
+
+
+def behind(target: Target, *, dropped: bool) -> Expr:
+    """Flows that converted at the target, or took its first step and not its last."""
+    converted = reached(target.end)
+    return conjunction(reached(target.start), Not(converted)) if dropped else converted
