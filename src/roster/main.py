@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import fields
 from functools import partial
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from roster.base.errors import Code, Error
+from roster.base.errors import Error
 from roster.cli import Wiring, build_cli, run_cli, show_progress, tell
 from roster.engine.compaction import compact
 from roster.engine.connection import Duck, DuckLimits
 from roster.engine.duckdb import DuckEngine
 from roster.engine.enriched import Enriched
 from roster.engine.events import DuckEvents
+from roster.engine.lists import DuckLists
 from roster.engine.shared_answers import SharedAnswers
 from roster.engine.tables import DuckTables
 from roster.intake.buffer import Applier, EventLog
@@ -38,6 +39,7 @@ from roster.operations.context import Context, Limits, Records
 from roster.operations.keys import create_key
 from roster.operations.load import load_events, load_table, materialise_profiles, recover
 from roster.operations.retention import EVERY_S, FIRST_S, Retention
+from roster.operations.segment_snapshots import renew_snapshots
 from roster.operations.syncing import Pace, Syncs
 from roster.operations.use_log import UseLog
 from roster.ports import Budget, Notices
@@ -98,7 +100,8 @@ class Product:
         self.log = EventLog(folder / "log", after=self.events.applied_segment(), bytes_max=settings.log_bytes_max)
         self.applier = Applier(self.log, self.events, clock.now_ms, interval_s=settings.apply_interval_s)
         self.materialiser = Repeater("materialise", lambda: materialise_profiles(self.context))
-        engine = SharedAnswers(DuckEngine(self.duck, enriched), lambda: self.duck.position, settings.answers_kept)
+        own = DuckEngine(self.duck, enriched)
+        engine = SharedAnswers(own, lambda: self.duck.position, settings.answers_kept)
         vault = vault_of(folder)
         sources = ChildSources(source_limits(settings))
         ports = Ports(
@@ -113,6 +116,7 @@ class Product:
             engine=engine,
             events=self.events,
             tables=self.tables,
+            lists=DuckLists(self.duck, own),
             store=self.store,
             log=self.log,
             clock=clock,
@@ -139,9 +143,12 @@ class Product:
         self.jobs.repeat("uses", self.uses.flush, every_s, first_s=every_s, jitter_s=0.0)
         if serving:
             self.syncs.start()
-            expire = partial(self.intake.expire, self.context.clock)
-            self.jobs.repeat("rejected", expire, EVERY_S, first_s=FIRST_S, jitter_s=FIRST_S)
-            self.jobs.repeat("retention", self.retention.run, EVERY_S, first_s=FIRST_S, jitter_s=FIRST_S)
+            self._repeat_daily("rejected", partial(self.intake.expire, self.context.clock))
+            self._repeat_daily("retention", self.retention.run)
+            self._repeat_daily("segments", partial(renew_snapshots, self.context))
+
+    def _repeat_daily(self, id: str, work: Callable[[], None]) -> None:
+        self.jobs.repeat(id, work, EVERY_S, first_s=FIRST_S, jitter_s=FIRST_S)
 
     def stop(self) -> None:
         """Interrupt syncs, apply what was acknowledged, then let go of the folder."""
@@ -329,6 +336,7 @@ def demo(settings: Settings, out: Console) -> None:
     import shutil
     import threading
 
+    from roster.demo.ports import free_port
     from roster.demo.show import Tour, give_tour
     from roster.demo.world import write_world
 
@@ -355,21 +363,6 @@ def local_url(settings: Settings) -> str:
     """Where commands on this machine find its server."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-
-
-def free_port(host: str, port: int) -> int:
-    """The port, or the next one above it that nobody listens on."""
-    import socket
-
-    for candidate in range(port, port + 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, candidate))
-            except OSError:
-                continue
-            return candidate
-    raise Error(Code.BUSY, f"no free port from {port} on", hint="set ROSTER_PORT")
 
 
 def main() -> int:

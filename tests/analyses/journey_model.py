@@ -296,9 +296,7 @@ def funnel_steps(search: Body, compute: tuple[str, str] | None, found: Sequence[
         gaps = [flow.between(n, n + 1) if n < last else flow.between(0, last) for flow in found]
         count = sum(flow.level > n for flow in found)
         value = count if compute is None else metric_value(compute, n, found)
-        told.append(
-            {"count": count, "value": value} | {name: aggregate(name, gaps) for name in ("min", "max", "avg")}
-        )
+        told.append({"count": count, "value": value} | {name: aggregate(name, gaps) for name in ("min", "max", "avg")})
     return told
 
 

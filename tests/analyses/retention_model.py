@@ -184,12 +184,12 @@ def grid(asked: Asked, events: Sequence[Row]) -> list[tuple[tuple[str, ...], lis
     made = []
     for tags in outer or ([()] if not asked.groups else []):
         sizes = [sum(1 for e, t in placed if t == tags and e.cohort == c) for c in range(len(asked.cohorts))]
-        for names in inner:
-            if of_returns and (tags, names) not in cells:
+        for kind in inner:
+            if of_returns and (tags, kind) not in cells:
                 continue
-            counted = cells[tags, names]
+            counted = cells[tags, kind]
             counts = [[counted[c, i] for i in range(len(asked.columns[c]))] for c in range(len(asked.cohorts))]
-            made.append((in_order(asked.groups, tags, names), sizes, counts))
+            made.append((in_order(asked.groups, tags, kind), sizes, counts))
     return made
 
 

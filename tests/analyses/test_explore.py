@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, note, strategies as st
+from hypothesis import given, note
 
 from analyses import explore_model as model
 from analyses.event_worlds import (
     FACETS,
     HOUR_MS,
     MANY,
-    OFTEN,
+    SEARCHES,
     SEEDS,
     WORLD,
     Fact,
-    Meaning,
-    Search,
     Small,
-    audiences,
+    audience_of,
     connect,
     put,
     rows_of,
-    smalls,
-    spans,
+    small_of,
+    span_of,
 )
 from analyses.explore_model import Grouped, Measured
 from roster.analyses.audience import Audience, Group
@@ -42,7 +41,7 @@ from roster.model.schema import Entity
 AGGREGATIONS = ("cardinality", "sum", "avg", "min", "max", "median", "pc75", "pc99")
 METRICS = ("@view.loading_time", "@score", "session_count", "@context.plan", "@tier")
 COLUMNS = ("@view.name", "@tier", "@score", "@size", "first_country_code", "date", "@usr.id", "@view.loading_time")
-Chosen = tuple[Selection, list[Fact]]
+MOSTLY = (*SEARCHES[:3] * 15, *SEARCHES)
 
 
 @pytest.fixture(scope="module")
@@ -50,53 +49,48 @@ def connection() -> duckdb.DuckDBPyConnection:
     return connect()
 
 
-@st.composite
-def selections(draw: st.DrawFn) -> tuple[Small, Selection, list[Fact]]:
-    """A world, a selection of its events, and which these are."""
-    small = draw(smalls(16))
-    pick = Random(draw(SEEDS)).choice
-    search: Search = pick(OFTEN)
-    from_ms, to_ms = (small.start_ms + hour * HOUR_MS for hour in draw(spans()))
-    given_audience: tuple[list[tuple[str, str, str]], str, Meaning] = draw(audiences())
-    groups, formula, admits = given_audience
-    found = [e for e in small.facts if from_ms <= e["ms"] < to_ms and search[1](e) and admits(e)]
+@dataclass(frozen=True)
+class Case:
+    """A world, a selection of its events, which these are, and what is computed of them."""
+
+    small: Small
+    selection: Selection
+    events: list[Fact]
+    measure: Measured
+    groups: list[Grouped]
+    width_ms: int
+    listing: ListRequest
+
+
+def case_of(random: Random) -> Case:
+    pick = random.choice
+    small = small_of(random, 20)
+    text, finds = pick(MOSTLY)
+    from_ms, to_ms = (small.start_ms + hour * HOUR_MS for hour in span_of(random, 0.7))
+    parts, formula, admits = audience_of(random, 0.85)
+    found = [e for e in small.facts if from_ms <= e["ms"] < to_ms and finds(e) and admits(e)]
     occurrences = None
-    if pick((True, False, False, False)):
+    if random.random() < 0.25:
         op, count = pick(sorted(model.OPS)), pick((0, 1, 2, 2, 3))
         occurrences = Occurrences(op, count)
         found = model.often(found, op, count)
-    selection = Selection(
-        Range(from_ms, to_ms),
-        BaseQuery(search[0], "/q", occurrences),
-        Audience(
-            tuple(Group(n, Entity(e), q, "/a") for n, e, q in groups),
-            parse_formula(formula, [name for name, _, _ in groups], "/f"),
-        ),
-    )
-    note(f"{selection}")
-    return small, selection, found
-
-
-@st.composite
-def measures(draw: st.DrawFn) -> Measured:
-    pick = Random(draw(SEEDS)).choice
-    aggregation = pick(("count", *AGGREGATIONS))
-    return Measured(aggregation, None if aggregation == "count" else pick(METRICS))
-
-
-@st.composite
-def group_bys(draw: st.DrawFn) -> list[Grouped]:
-    facets = draw(st.lists(st.sampled_from(FACETS), max_size=3, unique=True))
-    return [
-        Grouped(
-            facet,
-            draw(st.sampled_from([1, 2, 3, 100])),
-            draw(st.booleans()),
-            draw(st.none() | measures()),
-            draw(st.booleans()),
-        )
+    names = [name for name, _, _ in parts]
+    audience = Audience(tuple(Group(n, Entity(e), q, "/a") for n, e, q in parts), parse_formula(formula, names, "/f"))
+    selection = Selection(Range(from_ms, to_ms), BaseQuery(text, "/q", occurrences), audience)
+    facets = random.sample(FACETS, pick((0, 1, 1, 2, 2, 3)))
+    groups = [
+        Grouped(facet, pick((1, 2, 3, 100)), pick((True, False)), pick((None, measure_of(random))), pick((True, False)))
         for facet in facets
     ]
+    columns = tuple(random.sample(COLUMNS, pick((1, 2, 4))))
+    sort = pick((None, *COLUMNS, "@type", "@context.plan"))
+    listing = ListRequest(selection, columns, sort, pick((True, False)), pick((1, 3, 100)))
+    return Case(small, selection, found, measure_of(random), groups, pick((1, 7, 24)) * HOUR_MS, listing)
+
+
+def measure_of(random: Random) -> Measured:
+    aggregation = random.choice(("count", *AGGREGATIONS))
+    return Measured(aggregation, None if aggregation == "count" else random.choice(METRICS))
 
 
 def compute_of(measure: Measured) -> Compute:
@@ -124,63 +118,25 @@ def close(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 @MANY
-@given(chosen=selections(), measure=measures(), groups=group_bys())
-def test_scalars(
-    connection: duckdb.DuckDBPyConnection,
-    chosen: tuple[Small, Selection, list[Fact]],
-    measure: Measured,
-    groups: list[Grouped],
-) -> None:
-    small, selection, events = chosen
-    note(f"{measure} {groups}")
-    put(connection, small)
-    (plan,) = scalar(WORLD, selection, compute_of(measure), as_asked(groups)).plans
-    wanted = model.scalar(events, measure, groups)
-    assert rows_of(connection, plan) == close(wanted if groups or wanted else [(0,)])
-
-
-@MANY
-@given(
-    chosen=selections(),
-    measure=measures(),
-    groups=group_bys(),
-    width_ms=st.sampled_from([1, 7, 24]).map(lambda hours: hours * HOUR_MS),
-)
-def test_timeseries(
-    connection: duckdb.DuckDBPyConnection,
-    chosen: tuple[Small, Selection, list[Fact]],
-    measure: Measured,
-    groups: list[Grouped],
-    width_ms: int,
-) -> None:
-    small, selection, events = chosen
-    note(f"{measure} {groups} {width_ms}")
-    put(connection, small)
-    edges = fixed_edges(selection.span, width_ms, "/i")
-    (plan,) = timeseries(WORLD, selection, compute_of(measure), as_asked(groups), edges).plans
+@given(case=SEEDS.map(lambda seed: case_of(Random(seed))))
+def test_every_answer_is_that_of_the_events(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
+    note(f"{case}")
+    put(connection, case.small)
+    span, groups, listing = case.selection.span, case.groups, case.listing
+    asked = (WORLD, case.selection, compute_of(case.measure), as_asked(groups))
+    (plan,) = scalar(*asked).plans
+    assert rows_of(connection, plan) == close(model.scalar(case.events, case.measure, groups))
+    (plan,) = timeseries(*asked, fixed_edges(span, case.width_ms, "/i")).plans
     found = [row[len(groups) :] for row in rows_of(connection, plan)]
-    assert found == close(model.timeseries(events, measure, groups, width_ms, selection.span.from_ms))
+    assert found == close(model.timeseries(case.events, case.measure, groups, case.width_ms, span.from_ms))
+    rows, total = list_events(WORLD, listing).plans
+    wanted = model.listed(case.events, listing.columns, listing.sort, listing.descending, listing.limit)
+    assert rows_of(connection, rows) == wanted
+    assert rows_of(connection, total) == [(len(case.events),)]
 
 
-@MANY
-@given(
-    chosen=selections(),
-    columns=st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=4, unique=True),
-    sort=st.none() | st.sampled_from([*COLUMNS, "@type", "@context.plan"]),
-    descending=st.booleans(),
-    limit=st.sampled_from([1, 3, 100]),
-)
-def test_lists(
-    connection: duckdb.DuckDBPyConnection,
-    chosen: tuple[Small, Selection, list[Fact]],
-    columns: list[str],
-    sort: str | None,
-    descending: bool,
-    limit: int,
-) -> None:
-    small, selection, events = chosen
-    note(f"{columns} {sort} {descending} {limit}")
-    put(connection, small)
-    rows, total = list_events(WORLD, ListRequest(selection, tuple(columns), sort, descending, limit)).plans
-    assert rows_of(connection, rows) == model.listed(events, columns, sort, descending, limit)
-    assert rows_of(connection, total) == [(len(events),)]
+def test_the_worlds_have_events_to_compare() -> None:
+    """A test of random worlds in which nothing happens would show nothing."""
+    cases = [case_of(Random(seed)) for seed in range(200)]
+    assert sum(len(c.events) > 4 for c in cases) > 80
+    assert sum(len(model.scalar(c.events, c.measure, c.groups)) > 2 for c in cases) > 30

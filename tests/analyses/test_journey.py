@@ -27,7 +27,6 @@ from analyses.event_worlds import (
     put,
     rows_of,
     smalls,
-    spans,
     text_of,
 )
 from analyses.journey_model import Body, Flow, Given
@@ -62,36 +61,43 @@ OFTEN = ("1", "2", "3")
 def worlds(draw: st.DrawFn) -> Small:
     """Few names, people and sessions, at times that often meet: journeys get far, and things happen between steps."""
     small = draw(smalls(0))
-    events = [dense_event(draw, n, small.start_ms) for n in range(draw(st.integers(0, 16)))]
-    tables = small.tables.tables | {"events": events}
+    crowded = draw(st.sampled_from((True, True, False)))
+    count = draw(st.sampled_from((16, 12, 8, 20, 16, 20, 0)))
+    tables = small.tables.tables | {"events": [dense_event(draw, n, small.start_ms, crowded) for n in range(count)]}
     return Small(Tables(small.tables.schemas, tables), facts_of(tables), small.start_ms)
 
 
-def dense_event(draw: st.DrawFn, n: int, start_ms: int) -> dict[str, Any]:
-    user = draw(st.sampled_from(("u0", "u0", "u1", "u9", None)))
-    hours = draw(st.sampled_from((0, 0, 1, 1, 2, 2, 3, 4, 24, 25, 26)))
+def dense_event(draw: st.DrawFn, n: int, start_ms: int, crowded: bool) -> dict[str, Any]:
+    """`crowded`: nearly all of it is one session of one user."""
+    pick = st.sampled_from
+    alone = crowded and draw(pick((True,) * 6 + (False,)))
+    user, session = ("u0", "s0") if alone else (draw(pick(("u0", "u1", "u9", None))), draw(pick(("s0", "s1", None))))
+    after_ms = draw(pick((0, 0, 1, 2, 3, 4, 24, 25, 26))) * HOUR_MS + draw(pick((0, 0, 0, 1, -1, 600_000)))
     return {c.name: None for c in EVENT_SCHEMA} | {
-        "event_id": f"e{draw(st.integers(0, 9))}{n}",
-        "time": instant(start_ms + hours * HOUR_MS + draw(st.sampled_from((0, 0, 0, 1, -1, 600_000)))),
-        "type": draw(st.sampled_from(("view", "view", "view", "action", "session"))),
+        "event_id": f"e{n}",
+        "time": instant(start_ms + after_ms),
+        "type": draw(pick(("view", "view", "view", "view", "view", "action", "session"))),
         "user_id": user,
         "resolved_user_id": user,
-        "anonymous_id": draw(st.sampled_from(("x", None))),
-        "account_id": draw(st.sampled_from(("a0", "a0", "a1", "a9", None))),
-        "session_id": draw(st.sampled_from(("s0", "s0", "s1", None))),
-        "view_name": draw(st.sampled_from(("home", "home", "cart", "cart", "pay", "other", None))),
-        "action_name": draw(st.sampled_from(("buy", None))),
-        "loading_time": draw(st.sampled_from((None, 0, 5, 3_000_000_000))),
-        "rest": draw(st.sampled_from((None, *({"context": {"plan": plan}} for plan in PLANS)))),
+        "anonymous_id": draw(pick(("x", None))),
+        "account_id": "a0" if alone else draw(pick(("a0", "a1", "a9", None))),
+        "session_id": session,
+        "view_name": draw(pick(("home", "cart", "pay", "home", "cart", "pay", "other", None))),
+        "action_name": draw(pick(("buy", None))),
+        "loading_time": draw(pick((None, 0, 5, 3_000_000_000))),
+        "rest": draw(pick((None, *({"context": {"plan": plan}} for plan in PLANS)))),
     }
 
 
 @st.composite
-def nodes(draw: st.DrawFn) -> Body:
-    text, _ = draw(st.sampled_from((*STEPS, *STEPS, *SEARCHES)))
-    if draw(st.integers(0, 5)):
+def nodes(draw: st.DrawFn, usual: int) -> Body:
+    text, _ = draw(st.sampled_from((*(STEPS[usual],) * 60, *STEPS, *SEARCHES)))
+    if draw(st.integers(0, 7)):
         return {"data_source": "product_analytics", "search": {"query": text}}
-    occurrences = {"operator": draw(st.sampled_from(("=", "<", "<=", ">", ">="))), "value": draw(st.sampled_from(OFTEN))}
+    occurrences = {
+        "operator": draw(st.sampled_from(("=", "<", "<=", ">", ">="))),
+        "value": draw(st.sampled_from(OFTEN)),
+    }
     return {"data_source": "product_analytics_occurrence", "search": {"query": text, "occurrences": occurrences}}
 
 
@@ -105,35 +111,45 @@ def targets(aliases: list[str]) -> st.SearchStrategy[Body | None]:
     )
 
 
+SPECIAL = ("window", "order", "exclusions", "filters", "string", "audience", "identified", "span", "now", "secondary")
+"""What a draw may have beside steps and a key: few at a time, as all together let nobody through."""
+
+
 @st.composite
-def searches(draw: st.DrawFn) -> Body:
+def searches(draw: st.DrawFn, special: set[str]) -> Body:
     pick = st.sampled_from
-    known = {alias: draw(nodes()) for alias in ALIASES}
-    aliases = draw(st.lists(pick(ALIASES), min_size=1, max_size=draw(pick((1, 2, 3, 3, 3, 6)))))
+    aliases = draw(pick((["a", "b", "c"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "a", "b", "c"], ["a"], None)))
+    aliases = aliases or draw(st.lists(pick(ALIASES), min_size=1, max_size=6))
     primary = draw(pick(("@session.id", "@session.id", "@usr.id", "@usr.id", "@account.id", None)))
-    secondary = draw(pick((None, None, None, ["@session.id"], ["@tier"], ["@context.plan"], ["@account.id", "@usr.id"])))
-    if secondary and "@usr.id" in secondary and primary == "@usr.id":
-        secondary = None
+    secondary = draw(pick((["@session.id"], ["@tier"], ["@context.plan"], ["@account.id", "@session.id"])))
     search: Body = {
         "expression": " -> ".join(aliases),
-        "node_objects": known,
-        "join_keys": {"primary": primary, "secondary": secondary},
-        "conversion_window_ms": draw(pick((None, None, None, 1, HOUR_MS, 2 * HOUR_MS, 25 * HOUR_MS))),
-        "order": draw(pick((None, None, None, "loose", "strict"))),
-        "clip_to_range": draw(pick((None, False, True))),
-        "include_active_sessions": draw(pick((None, False, True))),
-        "exclusions": draw(pick((None, None, None, []))) if len(set(aliases)) < 2 else draw(exclusions(aliases)),
+        "node_objects": {alias: draw(nodes(place)) for place, alias in enumerate(ALIASES)},
+        "join_keys": {"primary": primary, "secondary": secondary if "secondary" in special else None},
+        "include_active_sessions": draw(pick((None, False, True))) if "now" in special else True,
     }
-    filters = draw(st.lists(graph_filters(aliases), max_size=draw(pick((0, 0, 0, 1, 2)))))
-    text = draw(pick((None, "", "@type:view", "-@view.name:home", "@tier:gold", "@type:(view OR session)")))
-    return search | {"filters": {"graph_filters": filters or None, "string_filter": text}}
+    if "window" in special:
+        search["conversion_window_ms"] = draw(pick((HOUR_MS, 2 * HOUR_MS, 25 * HOUR_MS, 1)))
+    if "order" in special:
+        search["order"] = draw(pick(("strict", "strict", "loose")))
+    if "span" in special:
+        search["clip_to_range"] = draw(pick((True, False, None)))
+    if "exclusions" in special and len(set(aliases)) > 1:
+        search["exclusions"] = draw(exclusions(aliases))
+    filters: Body = {}
+    if "filters" in special:
+        filters["graph_filters"] = draw(st.lists(graph_filters(aliases), min_size=1, max_size=2))
+    if "string" in special:
+        texts = ("@type:view", "-@view.name:home", "@type:(view OR session)", "@tier:gold", "")
+        filters["string_filter"] = draw(pick(texts))
+    return search | {"filters": filters}
 
 
 @st.composite
-def exclusions(draw: st.DrawFn, aliases: list[str]) -> list[Body] | None:
+def exclusions(draw: st.DrawFn, aliases: list[str]) -> list[Body]:
     pick = st.sampled_from
     made = []
-    for _ in range(draw(pick((0, 0, 0, 1, 2)))):
+    for _ in range(draw(pick((1, 1, 2)))):
         places = sorted({aliases.index(alias) for alias in aliases})
         low, high = sorted(draw(st.lists(pick(places), min_size=2, max_size=2, unique=True)))
         one: Body = {"query": draw(pick(STEPS + SEARCHES))[0]}
@@ -143,7 +159,7 @@ def exclusions(draw: st.DrawFn, aliases: list[str]) -> list[Body] | None:
         if named in ("both", "before"):
             one["before"] = aliases[high]
         made.append(one)
-    return made or None
+    return made
 
 
 @st.composite
@@ -175,17 +191,21 @@ def groups_by(draw: st.DrawFn, search: Body) -> list[Body]:
 @st.composite
 def asked(draw: st.DrawFn) -> tuple[Small, Body, Given]:
     """A world, a journey's search in it, and what its words mean."""
-    small, search = draw(worlds()), draw(searches())
+    pick = st.sampled_from
+    special = set(draw(st.lists(pick(SPECIAL), max_size=3)))
+    small, search = draw(worlds()), draw(searches(special))
     groups, formula, admits = draw(audiences())
-    if groups:
-        named = {entity: [{"name": n, "query": q} for n, e, q in groups if e == entity] for entity in ("users", "accounts")}
-        search["filters"]["audience_filters"] = named | {"formula": formula}
-    low, high = draw(spans())
-    now_hours = draw(st.sampled_from((2000, 2000, 0, 1, 2, 4, 25, 26, 30)))
+    if "audience" in special and groups:
+        of = {kind: [{"name": n, "query": q} for n, e, q in groups if e == kind] for kind in ("users", "accounts")}
+        search["filters"]["audience_filters"] = of | {"formula": formula}
+    low, high = draw(pick((-1, 1, 3, 23))), draw(pick((4, 2, 25, 60)))
+    low, high = (low, max(high, low + 1)) if "span" in special else (-1, 60)
+    hours = draw(pick((2, 4, 26, 28, 30, 0))) if "now" in special else 2000
     span = (small.start_ms + low * HOUR_MS, small.start_ms + high * HOUR_MS)
-    now_ms = small.start_ms + now_hours * HOUR_MS + draw(st.sampled_from((0, 1, 900_000, 900_001)))
+    now_ms = small.start_ms + hours * HOUR_MS + draw(pick((0, 1, 900_000, 900_001)))
     note(json.dumps(search))
-    return small, search, Given(small.facts, span, now_ms, MEANS, admits, draw(st.booleans()))
+    admits = admits if "audience" in special else lambda e: True
+    return small, search, Given(small.facts, span, now_ms, MEANS, admits, "identified" in special)
 
 
 def world_at(now_ms: int) -> EventWorld:
@@ -273,9 +293,7 @@ def split(search: Body, groups: list[Body], found: list[Flow], step: int) -> lis
 
 @SOME
 @given(data=st.data(), world=asked())
-def test_numbers(
-    connection: duckdb.DuckDBPyConnection, data: st.DataObject, world: tuple[Small, Body, Given]
-) -> None:
+def test_numbers(connection: duckdb.DuckDBPyConnection, data: st.DataObject, world: tuple[Small, Body, Given]) -> None:
     """Scalar and timeseries."""
     small, search, meant = world
     put(connection, small)
@@ -362,7 +380,9 @@ def test_lists(
         descending,
         limit,
     )
-    made, names = journey_list(world_at(meant.now_ms), read(search, meant, False, entities), asking, read_groups(search, groups))
+    made, names = journey_list(
+        world_at(meant.now_ms), read(search, meant, False, entities), asking, read_groups(search, groups)
+    )
     flows = [f for f in model.flows(search, meant, total=False) if behind(search, target, dropped, f)]
     flows = [flow for _, some in split(search, groups, flows, 0) for flow in some]
     assert rows_of(connection, made.plans[1]) == [(len(flows),)]
@@ -383,12 +403,13 @@ def record(search: Body, groups: list[Body], asking: MembersRequest, flow: Flow)
     made = made if asking.timestamps else {}
     made |= {group["facet"]: model.tag_of(search, group, flow) for group in reversed(groups)}
     made |= {name: flow.least(0, name) for name in asking.columns}
-    return made | {model.primary_of(search): flow.least(0, model.WHOSE[model.primary_of(search)]), "timestamp": flow.ms(0)}
+    return made | {
+        model.primary_of(search): flow.least(0, model.WHOSE[model.primary_of(search)]),
+        "timestamp": flow.ms(0),
+    }
 
 
-def ordered(
-    records: list[tuple[dict[str, Any], Flow]], sort: str | None, descending: bool
-) -> list[dict[str, Any]]:
+def ordered(records: list[tuple[dict[str, Any], Flow]], sort: str | None, descending: bool) -> list[dict[str, Any]]:
     """By a column of the record if it is one, missing values last; then the newest first."""
     records.sort(key=lambda pair: (-(pair[1].ms(0) or 0), pair[1].entity))
     if any(sort in told for told, _ in records):

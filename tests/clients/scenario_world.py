@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any
 
@@ -133,7 +133,7 @@ def await_users(server: Server) -> None:
 
 @contextmanager
 def stalling(port: int) -> Iterator[str]:
-    """The address of a door before the server that lets the heads of requests through, and half of their bodies."""
+    """The address of a door before the server that lets the heads of requests through, and no bodies."""
     door = socket.create_server(("127.0.0.1", 0))
 
     def work() -> None:
@@ -142,7 +142,7 @@ def stalling(port: int) -> Iterator[str]:
                 client, _ = door.accept()
             except OSError:
                 return
-            with client, socket.create_connection(("127.0.0.1", port)) as server:
+            with client, socket.create_connection(("127.0.0.1", port)) as server, suppress(OSError):
                 client.settimeout(WAIT_S)
                 server.settimeout(WAIT_S)
                 stall(client, server)
@@ -158,11 +158,10 @@ def stalling(port: int) -> Iterator[str]:
 
 
 def stall(client: socket.socket, server: socket.socket) -> None:
-    """One request, and what the server says of it until it hangs up or has said all."""
+    """The head of one request, and what the server says of it until it hangs up."""
     got = b""
-    while b"\r\n\r\n" not in got:
-        got += client.recv(65_536)
-    head, _, body = got.partition(b"\r\n\r\n")
-    server.sendall(head + b"\r\n\r\n" + body[:10])
+    while b"\r\n\r\n" not in got and (piece := client.recv(65_536)):
+        got += piece
+    server.sendall(got.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
     while piece := server.recv(65_536):
         client.sendall(piece)

@@ -19,7 +19,10 @@ from hypothesis import given, settings, strategies as st
 
 from roster.engine.compaction import compact
 from roster.engine.connection import Duck, DuckLimits
+from roster.engine.duckdb import DuckEngine
+from roster.engine.enriched import Enriched
 from roster.engine.events import DuckEvents
+from roster.engine.lists import DuckLists
 from roster.model.schema import KEY_ATTRIBUTE, Entity
 
 LIMITS = DuckLimits(memory="500MB", threads=1, spill="1GB")
@@ -194,11 +197,15 @@ def test_no_table_and_after_compaction_no_byte_has_the_person(tmp_path: Path) ->
     engine = open_engine(tmp_path)
     engine.apply(world_with_a_person(4000))
     engine.events.settle(LATER)
+    lists = DuckLists(engine.duck, DuckEngine(engine.duck, Enriched(engine.duck)))
+    lists.keep_keys("theirs", Entity.USERS, [SECRET_ID, "other-1"], AT)
+    lists.keep_keys("of accounts", Entity.ACCOUNTS, ["a1"], AT)
     engine.duck.checkpoint()
     assert SECRET_ID in all_text(engine)
     assert SECRET_EMAIL in all_text(engine)
     others = engine.rows("SELECT * EXCLUDE (traits) FROM users WHERE user_id <> 'person-7f3a9c' ORDER BY user_id")
     engine.events.erase_user(SECRET_ID)
+    assert [(kept.id, kept.count) for kept in lists.list_lists()] == [("of accounts", 1), ("theirs", 1)]
     left = all_text(engine)
     assert SECRET_ID not in left
     assert SECRET_EMAIL not in left

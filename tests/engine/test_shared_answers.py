@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from roster.base.errors import Code, Error
 from roster.engine.shared_answers import CELLS_MAX, SharedAnswers
 from roster.model.schema import Column, Entity, Type
-from roster.ports import Answer, Budget, Cancel, Explanation
+from roster.ports import Answer, Budget, Cancel, Explanation, FileFormat
 from roster.query.plan import Plan, Values
 
 BUDGET = Budget(timeout_s=5, rows_max=10)
@@ -43,6 +43,9 @@ class Slow:
 
     def explain(self, plan: Plan, budget: Budget) -> Explanation:
         return Explanation(plan, "", (), "")
+
+    def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
+        raise AssertionError
 
     def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
         raise AssertionError

@@ -378,7 +378,10 @@ PATH = {"type": "path", "start": "B", "end": "C"}
         ({"aggregation": "cardinality", "metric": "__dd.dropoff_rate", "target": PATH}, 1 / 3),
         ({"aggregation": "avg", "metric": "__dd.time_to_convert"}, 240_000.0),
         ({"aggregation": "median", "metric": "__dd.time_to_convert", "target": PATH}, 60_000.0),
-        ({"aggregation": "pc50", "metric": "__dd.time_to_convert", "target": {"type": "node", "value": "B"}}, 180_000.0),
+        (
+            {"aggregation": "pc50", "metric": "__dd.time_to_convert", "target": {"type": "node", "value": "B"}},
+            180_000.0,
+        ),
         ({"aggregation": "min", "metric": "__dd.time_to_convert", "target": {"type": "node", "value": "B"}}, 60_000.0),
         ({"aggregation": "max", "metric": "@view.loading_time"}, 5_000.0),
         ({"aggregation": "sum", "metric": "@view.loading_time", "target": {"type": "node", "value": "A"}}, 4_000.0),
@@ -399,7 +402,13 @@ def test_a_scalar_in_full(shop: Server) -> None:
     }
     answer = ask(shop, "scalar", query)
     assert answer["data"]["type"] == "journey_scalar_response"
-    unit = {"family": "time", "name": "millisecond", "plural": "milliseconds", "short_name": "ms", "scale_factor": 0.001}
+    unit = {
+        "family": "time",
+        "name": "millisecond",
+        "plural": "milliseconds",
+        "short_name": "ms",
+        "scale_factor": 0.001,
+    }
     assert answer["data"]["attributes"]["columns"] == [
         {"name": "@tier", "type": "group", "values": ["N/A", "gold", "silver"], "meta": {"unit": None}},
         {"name": "minutes", "type": "number", "values": [60_000.0, 180_000.0, 180_000.0], "meta": {"unit": [unit]}},
@@ -594,10 +603,15 @@ REFUSED: list[tuple[str, Body, str, str]] = [
         f"{SEARCH}/node_objects/A/search/occurrences",
         "product_analytics_occurrence",
     ),
-    ("funnel", at("/query/search/join_keys", {"primary": "@usr"}), f"{SEARCH}/join_keys/primary", "allowed: @session.id"),
+    (
+        "funnel",
+        at("/query/search/join_keys", {"primary": "@usr"}),
+        f"{SEARCH}/join_keys/primary",
+        "allowed: @session.id",
+    ),
     ("funnel", at("/query/search/conversion_window_ms", 0), f"{SEARCH}/conversion_window_ms", ""),
     ("funnel", at("/query/search/order", "any"), f"{SEARCH}/order", ""),
-    ("funnel", at("/query/search/exclusions", [{"query": "(" }]), f"{SEARCH}/exclusions/0/query", ""),
+    ("funnel", at("/query/search/exclusions", [{"query": "("}]), f"{SEARCH}/exclusions/0/query", ""),
     ("funnel", at("/query/search/exclusions", [{}]), f"{SEARCH}/exclusions/0/query", ""),
     ("funnel", at("/query/search/exclusions", [{"query": "*", "from": "A"}]), f"{SEARCH}/exclusions/0/from", ""),
     (
@@ -631,7 +645,12 @@ REFUSED: list[tuple[str, Body, str, str]] = [
         f"{SEARCH}/filters/graph_filters/0/name",
         "",
     ),
-    ("funnel", at("/query/search/filters", timed("!=", 1)["filters"]), f"{SEARCH}/filters/graph_filters/0/operator", ""),
+    (
+        "funnel",
+        at("/query/search/filters", timed("!=", 1)["filters"]),
+        f"{SEARCH}/filters/graph_filters/0/operator",
+        "",
+    ),
     (
         "funnel",
         at("/query/search/filters", timed("=", 1, {"type": "node", "value": "D"})["filters"]),
@@ -658,11 +677,21 @@ REFUSED: list[tuple[str, Body, str, str]] = [
     ),
     ("funnel", at("/query/compute", {"aggregation": "p90"}), f"{AT}/query/compute/aggregation", ""),
     ("funnel", at("/query/compute", {"aggregation": "avg"}), f"{AT}/query/compute/metric", "@view.loading_time"),
-    ("funnel", at("/query/compute", {"metric": "__dd.conversion_rate"}), f"{AT}/query/compute/metric", "journey/scalar"),
+    (
+        "funnel",
+        at("/query/compute", {"metric": "__dd.conversion_rate"}),
+        f"{AT}/query/compute/metric",
+        "journey/scalar",
+    ),
     ("funnel", at("/query/group_by", [{"limit": 1}]), f"{AT}/query/group_by/0/facet", ""),
     ("funnel", at("/query/group_by", [{"facet": "@tier"}] * 11), f"{AT}/query/group_by", "at most 10"),
     ("funnel", at("/query/group_by", [{"facet": "@tier", "limit": 0}]), f"{AT}/query/group_by/0/limit", ""),
-    ("funnel", at("/query/group_by", [{"facet": "tier", "source": "users"}]), f"{AT}/query/group_by/0/source", "allowed"),
+    (
+        "funnel",
+        at("/query/group_by", [{"facet": "tier", "source": "users"}]),
+        f"{AT}/query/group_by/0/source",
+        "allowed",
+    ),
     (
         "funnel",
         at("/query/group_by", [{"facet": "tier", "sort": {"aggregation": "avg", "metric": "@view.loading_time"}}]),

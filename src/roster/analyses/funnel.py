@@ -94,8 +94,7 @@ def funnel(world: EventWorld, journey: Journey, compute: Compute | None, groups:
     for n in steps:
         measures.append(count_reached(f"count{n}", n))
         if compute is not None:
-            metric = column_in(plan, f"#metric{n}")
-            measures.append(measure_of(f"value{n}", compute, lambda _, metric=metric: metric))  # type: ignore[misc]
+            measures.append(_over(f"value{n}", compute, column_in(plan, f"#metric{n}")))
         gap = milliseconds(Target(n, n + 1) if n + 1 < journey.steps else Target(0, n))
         spread = ((Agg.MIN, "min"), (Agg.MAX, "max"), (Agg.AVG, "avg"))
         measures += [Measure(f"{name}{n}", agg, gap) for agg, name in spread]
@@ -111,6 +110,13 @@ def _metric(world: EventWorld, compute: Compute) -> Expr:
     if value is None:
         raise Error(Code.INVALID, f"unknown metric {compute.metric!r}", at=f"{compute.at}/metric")
     return value
+
+
+def _over(name: str, compute: Compute, item: Expr) -> Measure:
+    """The aggregate of a value that flows carry; a count leaves out flows without it."""
+    return (
+        Measure(name, Agg.COUNT, item) if compute.aggregation == "count" else measure_of(name, compute, lambda _: item)
+    )
 
 
 def _rank(world: EventWorld, wanted: FlowGroup, default: Measure) -> Measure:
@@ -148,13 +154,9 @@ def _measures(
         case "__dd.conversion" | "__dd.conversion_rate" | "__dd.dropoff_rate":
             value = count_reached(VALUE, asked.target.end)
         case "__dd.time_to_convert":
-            item = milliseconds(asked.target)
-            value = measure_of(VALUE, asked.compute, lambda _: item)
+            value = _over(VALUE, asked.compute, milliseconds(asked.target))
         case _:
-            item = column_in(plan, "#metric")
-            value = measure_of(VALUE, asked.compute, lambda _: item)
-            if asked.compute.aggregation == "count":
-                value = Measure(VALUE, Agg.COUNT, item)
+            value = _over(VALUE, asked.compute, column_in(plan, "#metric"))
     return plan, (Measure(ENTERED, Agg.COUNT), converted, value), [*doubts, *warnings]
 
 
@@ -225,8 +227,9 @@ def journey_list(
     if request.timestamps:
         nodes = enumerate(journey.nodes)
         columns += [(f"{node.alias}_timestamp", Cast(time_of(n), Type.INTEGER)) for n, node in nodes]
-    columns = list(dict(columns).items())
-    chosen = dict(columns).get(request.sort or "")
+    first = dict(reversed(columns))
+    columns = [(name, first[name]) for name in dict.fromkeys(name for name, _ in columns)]
+    chosen = first.get(request.sort or "")
     order = [SortKey(chosen, request.descending)] if chosen is not None else []
     order += [SortKey(time_of(0), descending=True), SortKey(ENTITY)]
     rows = Project(

@@ -250,7 +250,7 @@ def _of_entities(plan: Plan, world: EventWorld, journey: Journey, search: BaseQu
     entity = PROFILES_OF.get(journey.key)
     if entity is None:
         key: Expr = Column("#session", Type.STRING)
-        resolved = world.resolve(search.at, search.text)
+        resolved = resolve_at(search.at, search.text, world.scope, world.now_ms)
         rows = where(world.relation, conjunction(resolved.where, Compare("=", TYPE, SESSION_ROW)))
         return Join(plan, Project(rows, (("#session", SESSION),)), "semi", ((SESSION, key),)), resolved.warnings
     profiles = world.of(entity)
@@ -272,7 +272,8 @@ def _with_unless(
     world: EventWorld, journey: Journey, plan: Plan, entity: Expr, steps: list[Step]
 ) -> tuple[list[Step], Plan, list[str]]:
     """The steps with what must not come between them and the ones before."""
-    unless: list[list[Expr]] = [[TRUE] if journey.strict and place else [] for place in range(len(steps))]
+    any_other = Not(Compare("=", TYPE, SESSION_ROW))
+    unless: list[list[Expr]] = [[any_other] if journey.strict and place else [] for place in range(len(steps))]
     warnings: list[str] = []
     for number, exclusion in enumerate(journey.exclusions):
         plan, condition, doubts = find_events(plan, world, exclusion.query, entity, f"exclusion{number}")
@@ -307,8 +308,9 @@ def _distinct_sessions(target: Target) -> Expr:
     total: Expr = Literal(0, Type.INTEGER)
     for place in range(target.start, target.end + 1):
         mine = Column(f"#session{place}", Type.STRING)
-        before = [Compare("=", mine, Column(f"#session{n}", Type.STRING)) for n in range(target.start, place)]
-        is_new = And((Not(IsNull(mine)), Not(Or(tuple(before)))))
+        before = [Column(f"#session{n}", Type.STRING) for n in range(target.start, place)]
+        is_old = Or(tuple(And((Not(IsNull(other)), Compare("=", mine, other))) for other in before))
+        is_new = And((Not(IsNull(mine)), Not(is_old)))
         one = If(is_new, Literal(1, Type.INTEGER), Literal(0, Type.INTEGER))
         total = Call(Fn.ADD, (total, one))
     return total

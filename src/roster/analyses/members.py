@@ -10,7 +10,7 @@ from typing import assert_never
 from roster.analyses.base_query import BaseQuery, Occurrences, find_events
 from roster.analyses.event_world import EventWorld, during
 from roster.analyses.funnel import behind
-from roster.analyses.journey import Carried, Target, column_in, flows
+from roster.analyses.journey import Carried, Journey, Target, column_in, flows
 from roster.analyses.scopes import World, profile_scope, resolve_at
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import Range
@@ -66,7 +66,7 @@ def marked(
     others = {id: other for id, other in world.segments.items() if id != segment.id}  # none is a part of itself
     world = replace(world, segments=others) if definition_of(segment).rules else world
     for rule in definition_of(segment).rules:
-        keys, doubts = _keys(world, segment.entity, rule)
+        keys, doubts = keys_of_rule(world, segment.entity, rule)
         mark = Column(f"#{prefix}{segment.id}.{rule.name}", Type.STRING)
         profiles = Join(profiles, Project(keys, ((mark.name, MEMBER),)), "left", ((key, mark),))
         marks[rule.name] = Not(IsNull(mark))
@@ -114,7 +114,7 @@ def count_members(profiles: Plan, conditions: Sequence[Expr]) -> Plan:
     return Aggregate(profiles, (), measures)
 
 
-def _keys(world: EventWorld, entity: Entity, rule: Rule) -> tuple[Plan, list[str]]:
+def keys_of_rule(world: EventWorld, entity: Entity, rule: Rule) -> tuple[Plan, list[str]]:
     """The keys of the profiles a rule admits, each once, as MEMBER; and warnings."""
     match rule:
         case AccountSearch(_, query):
@@ -131,7 +131,8 @@ def _keys(world: EventWorld, entity: Entity, rule: Rule) -> tuple[Plan, list[str
     assert_never(rule)
 
 
-def _distinct(plan: Plan, key: Expr) -> Plan:
+def distinct_keys(plan: Plan, key: Expr) -> Plan:
+    """The values of a key, each once, as MEMBER."""
     return Filter(Aggregate(plan, ((MEMBER.name, key),), ()), Not(IsNull(MEMBER)))
 
 
@@ -149,19 +150,25 @@ def _of_events(world: EventWorld, entity: Entity, rule: Performed) -> tuple[Plan
     """Profiles with events, or with so many."""
     owner = OWNER_OF_EVENT[entity]
     query = BaseQuery(rule.query, f"{QUERY_AT}/event_platforms")
-    events = where(world.relation, during(_span(rule.when, world.now_ms)))
+    events = where(world.relation, during(span_of(rule.when, world.now_ms)))
     if rule.op is not None:
         query = BaseQuery(query.text, query.at, Occurrences(OPERATORS[rule.op], rule.count))
     plan, condition, warnings = find_events(events, world, query, owner)
-    return _distinct(where(plan, condition), owner), warnings
+    return distinct_keys(where(plan, condition), owner), warnings
 
 
 def _of_journey(world: EventWorld, entity: Entity, rule: TookSteps) -> tuple[Plan, list[str]]:
     """Profiles of whoever took all steps, or the first one and not all."""
-    journey = world.read_journey(json.loads(rule.search), _span(rule.when, world.now_ms))
+    journey = world.read_journey(json.loads(rule.search), span_of(rule.when, world.now_ms))
+    return keys_behind(world, entity, journey, Target(0, journey.steps - 1), dropped=rule.dropped)
+
+
+def keys_behind(
+    world: EventWorld, entity: Entity, journey: Journey, target: Target, *, dropped: bool
+) -> tuple[Plan, list[str]]:
+    """The keys of the profiles behind flows that converted at the target or dropped off there, each once."""
     plan, warnings = flows(world, journey, [Carried("#owner", 0, OWNER_OF_EVENT[entity])])
-    found = where(plan, behind(Target(0, journey.steps - 1), dropped=rule.dropped))
-    return _distinct(found, column_in(plan, "#owner")), warnings
+    return distinct_keys(where(plan, behind(target, dropped=dropped)), column_in(plan, "#owner")), warnings
 
 
 def _of_table(world: EventWorld, entity: Entity, rule: TableRows) -> tuple[Plan, list[str]]:
@@ -199,7 +206,7 @@ def _column(table: Table, column: SchemaColumn) -> Expr:
     return declared(column, {c.name: c.type for c in stored_columns(table)})
 
 
-def _span(when: Period, now_ms: int) -> Range:
+def span_of(when: Period, now_ms: int) -> Range:
     """A period as a range; without an end it ends after now."""
     if when.within_ms is not None:
         return Range(now_ms - when.within_ms, now_ms + 1)

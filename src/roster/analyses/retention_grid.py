@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean, median
 from typing import Any
 
@@ -78,20 +79,17 @@ def tally(
 ) -> list[Tally]:
     """What the rows of the plans say, a group each in their order; without groups there is always one."""
     if counted.wide:
-        found = [_of_wide(row, len(groups), periods, same=counted.same) for row in answers[0]]
+        found = [_of_wide(row, len(groups), periods) for row in answers[0]]
     else:
         found = _of_long(counted, answers, periods, groups, or_after=or_after)
     return found if found or groups else [_empty((), periods).told()]
 
 
-def _of_wide(row: tuple[Any, ...], groups: int, periods: Periods, *, same: bool) -> Tally:
+def _of_wide(row: tuple[Any, ...], groups: int, periods: Periods) -> Tally:
     numbers = iter(row[groups:])
     sizes = tuple(next(numbers) for _ in range(periods.cohorts))
-    counts = []
-    for cohort, size in enumerate(sizes):
-        first = [size] if same else []
-        counts.append((*first, *(next(numbers) for _ in range(periods.columns(cohort) - len(first)))))
-    return Tally(row[:groups], sizes, tuple(counts))
+    counts = tuple((size, *islice(numbers, periods.columns(cohort) - 1)) for cohort, size in enumerate(sizes))
+    return Tally(row[:groups], sizes, counts)
 
 
 @dataclass(slots=True)

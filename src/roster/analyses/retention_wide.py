@@ -1,4 +1,4 @@
-"""Owns counting retention in one row an entity: quick where periods are few. Runs nothing.
+"""Owns counting retention in one row an entity: quick where it is about one event and few periods. Runs nothing.
 
 An entity's events are read once and grouped by nothing but the entity; what it did in which period are columns.
 """
@@ -21,115 +21,83 @@ from roster.analyses.retention import (
     of_profile,
 )
 from roster.model.schema import Type
-from roster.query.expr import Call, Column, Compare, Expr, Fn, If, IsNull, Literal, Not, Or, conjunction
+from roster.query.expr import Call, Column, Compare, Expr, Fn, If, Literal, conjunction
 from roster.query.plan import Agg, Aggregate, Measure, Plan, Project, schema_of
 from roster.query.relations import where
 
-PERIODS_MAX = 32
+PERIODS_MAX = 20
 """With more, a row an entity and period is quicker."""
 _PLACE = Column("#place", Type.INTEGER)
-_ENTERED, _RETURNED = Column("#entered", Type.BOOLEAN), Column("#returned", Type.BOOLEAN)
-_FIRST_PLACE, _LAST_PLACE = Column("#first", Type.INTEGER), Column("#last", Type.INTEGER)
-_LAST = Column("#last_time", Type.TIMESTAMP)
+_FIRST, _LAST = Column("#first", Type.INTEGER), Column("#last", Type.INTEGER)
 _SIZE = Column("#size", Type.INTEGER)
-_NO_TIME, _NONE = Literal(None, Type.TIMESTAMP), Literal(None, Type.INTEGER)
+_ZERO, _ONE = Literal(0, Type.INTEGER), Literal(1, Type.INTEGER)
 
 
-def is_wide(world: EventWorld, asked: Retention, groups: Sequence[RetentionGroup]) -> bool:
-    """Whether the rows can be counted so: shared periods, and groups that profiles alone tell."""
-    if not asked.periods.aligned or asked.periods.cohorts > PERIODS_MAX or any(g.returns for g in groups):
+def is_wide(world: EventWorld, asked: Retention, traffic: Traffic, groups: Sequence[RetentionGroup]) -> bool:
+    """Whether it can be counted so: by one event, in shared periods, in groups that profiles alone tell."""
+    periods = asked.periods
+    if not (traffic.same and periods.aligned) or periods.cohorts > PERIODS_MAX or any(g.returns for g in groups):
         return False
     values, _ = group_values(world, [g.group for g in groups])
     return all(of_profile(value, asked.entity) for value in values)
 
 
 def count_wide(world: EventWorld, asked: Retention, traffic: Traffic, groups: Sequence[RetentionGroup]) -> Counted:
-    """A row a group, the best first: its values, the size of each cohort, then each cohort's columns one by one.
-
-    Where entry and return are the same, column 0 is left out: it is the size.
-    """
+    """A row a group, the best first: its values, the size of each cohort, then each cohort's columns from 1 on."""
     values, warnings = group_values(world, [g.group for g in groups])
-    cohorts = range(asked.periods.cohorts)
     plan = beside_profiles(_people(asked, traffic), world, asked.entity, values)
-    members = [_is_member(asked, traffic, cohort) for cohort in cohorts]
+    members = [_is_member(asked, cohort) for cohort in range(asked.periods.cohorts)]
     measures = [Measure(f"{cohort}", Agg.COUNT, _one(member)) for cohort, member in enumerate(members)]
-    for cohort in cohorts:
-        for column in range(1 if traffic.same else 0, asked.periods.columns(cohort)):
-            both = conjunction(members[cohort], _returns(asked, traffic, cohort, column))
+    for cohort, member in enumerate(members):
+        for column in range(1, asked.periods.columns(cohort)):
+            both = conjunction(member, _returns(asked, cohort + column))
             measures.append(Measure(f"{cohort}.{column}", Agg.COUNT, _one(both)))
     if groups:
         plan = _with_size(plan, members)
     plain = [g.group for g in groups]
     by = Measure(BY, Agg.SUM, _SIZE)
     made = grouped(keyed(plan, plain, values), plain, (by,) * len(plain), measures)
-    return Counted((made,), (*traffic.warnings, *warnings), traffic.same, wide=True)
+    return Counted((made,), (*traffic.warnings, *warnings), same=True, wide=True)
 
 
 def _people(asked: Retention, traffic: Traffic) -> Plan:
-    """A row an entity with what it did in each period."""
-    same, periods = traffic.same, range(asked.periods.cohorts)
-    wanted = traffic.entered if same else Or((traffic.entered, traffic.returned))
-    marks = () if same else ((_ENTERED.name, traffic.entered), (_RETURNED.name, traffic.returned))
+    """A row an entity with how often it did it in each period, and the first and last of these."""
     place = (_PLACE.name, place_in(TIME, asked.periods.edges))
-    rows = Project(
-        where(traffic.plan, conjunction(wanted, Not(IsNull(traffic.entity)))),
-        ((ENTITY.name, traffic.entity), (TIME.name, TIME), place, *marks),
-    )
-    measures: list[Measure] = []
-    if asked.first_only:
-        measures.append(Measure(_FIRST_PLACE.name, Agg.MIN, _PLACE if same else If(_ENTERED, _PLACE, _NONE)))
-    if asked.or_after:
-        measures.append(Measure(_LAST_PLACE.name, Agg.MAX, _PLACE if same else If(_RETURNED, _PLACE, _NONE)))
-        if not same:
-            measures.append(Measure(_LAST.name, Agg.MAX, If(_RETURNED, TIME, _NO_TIME)))
-    for k in periods:
-        here = Compare("=", _PLACE, Literal(k, Type.INTEGER))
-        if same:
-            measures.append(Measure(_did(k).name, Agg.COUNT, _one(here)))
-            continue
-        measures.append(Measure(_entry(k).name, Agg.MIN, If(conjunction(_ENTERED, here), TIME, _NO_TIME)))
-        if not asked.or_after:
-            measures.append(Measure(_last(k).name, Agg.MAX, If(conjunction(_RETURNED, here), TIME, _NO_TIME)))
-    return Aggregate(rows, ((ENTITY.name, ENTITY),), tuple(measures))
+    rows = Project(traffic.entering(), ((ENTITY.name, traffic.entity), place))
+    often = [
+        Measure(_often(k).name, Agg.COUNT, _one(Compare("=", _PLACE, Literal(k, Type.INTEGER))))
+        for k in range(asked.periods.cohorts)
+    ]
+    first = [Measure(_FIRST.name, Agg.MIN, _PLACE)] if asked.first_only else []
+    last = [Measure(_LAST.name, Agg.MAX, _PLACE)] if asked.or_after else []
+    return Aggregate(rows, ((ENTITY.name, ENTITY),), (*often, *first, *last))
 
 
-def _did(period: int) -> Column:
-    return Column(f"#did{period}", Type.INTEGER)
-
-
-def _entry(period: int) -> Column:
-    return Column(f"#entry{period}", Type.TIMESTAMP)
-
-
-def _last(period: int) -> Column:
-    return Column(f"#last{period}", Type.TIMESTAMP)
+def _often(period: int) -> Column:
+    return Column(f"#often{period}", Type.INTEGER)
 
 
 def _one(condition: Expr) -> Expr:
-    return If(condition, Literal(1, Type.INTEGER), _NONE)
+    return If(condition, _ONE, Literal(None, Type.INTEGER))
 
 
-def _is_member(asked: Retention, traffic: Traffic, cohort: int) -> Expr:
+def _is_member(asked: Retention, period: int) -> Expr:
     if asked.first_only:
-        return Compare("=", _FIRST_PLACE, Literal(cohort, Type.INTEGER))
-    return Compare(">", _did(cohort), Literal(0, Type.INTEGER)) if traffic.same else Not(IsNull(_entry(cohort)))
+        return Compare("=", _FIRST, Literal(period, Type.INTEGER))
+    return Compare(">", _often(period), _ZERO)
 
 
-def _returns(asked: Retention, traffic: Traffic, cohort: int, column: int) -> Expr:
-    """What is true of those who return in a column; where entry and return are the same, of columns after 0."""
-    period = cohort + column
-    if column == 0:
-        return Compare(">=", _LAST if asked.or_after else _last(period), _entry(cohort))
+def _returns(asked: Retention, period: int) -> Expr:
+    """Whoever entered in an earlier period returns in this one."""
     if asked.or_after:
-        return Compare(">=", _LAST_PLACE, Literal(period, Type.INTEGER))
-    return Compare(">", _did(period), Literal(0, Type.INTEGER)) if traffic.same else Not(IsNull(_last(period)))
+        return Compare(">=", _LAST, Literal(period, Type.INTEGER))
+    return Compare(">", _often(period), _ZERO)
 
 
 def _with_size(plan: Plan, members: Sequence[Expr]) -> Plan:
     """Those who are in a cohort, beside in how many: groups are ranked by it."""
-    zero, one = Literal(0, Type.INTEGER), Literal(1, Type.INTEGER)
-    size: Expr = zero
+    size: Expr = _ZERO
     for member in members:
-        size = Call(Fn.ADD, (size, If(member, one, zero)))
+        size = Call(Fn.ADD, (size, If(member, _ONE, _ZERO)))
     named = tuple((c.name, Column(c.name, c.type)) for c in schema_of(plan))
-    return where(Project(plan, (*named, (_SIZE.name, size))), Compare(">", _SIZE, zero))
+    return where(Project(plan, (*named, (_SIZE.name, size))), Compare(">", _SIZE, _ZERO))

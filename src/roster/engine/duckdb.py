@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
 
 import duckdb
 
@@ -15,13 +18,19 @@ from roster.engine.enriched import Enriched
 from roster.engine.newest import group_newest
 from roster.engine.past import spare_search
 from roster.model.schema import Entity
-from roster.ports import Answer, Budget, Cancel, Explanation
+from roster.ports import Answer, Budget, Cancel, Explanation, FileFormat
 from roster.query.dialect import DUCKDB
 from roster.query.plan import Plan, schema_of
 from roster.query.rewrite import rewrite_all
 from roster.query.sql import Rendered, render
 
 INTERRUPT_EVERY_S = 0.02
+PORTION_BYTES = 262_144
+_OPTIONS: dict[FileFormat, str] = {
+    "csv": "FORMAT csv, HEADER true",
+    "ndjson": "FORMAT json",
+    "parquet": "FORMAT parquet",
+}
 
 
 class DuckEngine:
@@ -30,6 +39,8 @@ class DuckEngine:
     def __init__(self, duck: Duck, enriched: Enriched) -> None:
         self._duck = duck
         self._enriched = enriched
+        self._folder = duck.path.with_suffix(".files")
+        shutil.rmtree(self._folder, ignore_errors=True)  # what a killed process left
         with duck.write() as connection:
             for statement in DUCKDB.setup:
                 connection.execute(statement)
@@ -91,9 +102,36 @@ class DuckEngine:
         physical = "\n".join(str(text) for _, text in rows)
         return Explanation(settled, rendered.sql, rendered.parameters, physical)
 
+    def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
+        """The rows of a plan as a file; see the port. It is written whole first, so that errors come before bytes."""
+        with self.written(plan, format, budget, cancel) as path:
+            file = path.open("rb")  # it outlives its name: nothing is left when it is closed
+        return _bytes_of(file)
+
+    @contextmanager
+    def written(
+        self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None
+    ) -> Iterator[Path]:
+        """A file of the rows of a plan, which goes with the block. Errors: as of `run`; rows are not limited."""
+        self._folder.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=self._folder) as folder:
+            path = Path(folder) / "rows"
+            target = str(path).replace("'", "''")
+            with self._within(budget, cancel) as connection:
+                connection.execute("BEGIN TRANSACTION READ ONLY")
+                made = self._render(connection, plan)
+                connection.execute(f"COPY ({made.sql}) TO '{target}' ({_OPTIONS[format]})", list(made.parameters))
+            yield path
+
     def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
         """Keep the profiles of `entity`, joined as in each plan, ready to read; see the port."""
         self._enriched.keep(entity, plans)
+
+
+def _bytes_of(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while portion := file.read(PORTION_BYTES):
+            yield portion
 
 
 class _Ending:

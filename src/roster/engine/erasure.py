@@ -55,6 +55,7 @@ _COUNTED = {
     "anonymous_ids": "gone_ids",
     "view_parts": "view_parts WHERE view_id IN (SELECT view_id FROM gone_views)",
     "accounts_renewed": "touched_accounts",
+    "list_entries": "static_members WHERE key = $id AND list IN (SELECT list FROM static_lists WHERE entity = 'users')",
 }
 _LEFT = """events WHERE session_id IN (SELECT session_id FROM touched_sessions) AND type NOT IN ('session', 'server')"""
 _REMOVE = (
@@ -64,6 +65,8 @@ _REMOVE = (
     "DELETE FROM session_spans WHERE session_id IN (SELECT session_id FROM touched_sessions)",
     "DELETE FROM stale_sessions WHERE session_id IN (SELECT session_id FROM touched_sessions)",
     "DELETE FROM identities WHERE anonymous_id IN (SELECT anonymous_id FROM gone_ids)",
+    """DELETE FROM static_members WHERE key IN (SELECT user_id FROM gone_users)
+        AND list IN (SELECT list FROM static_lists WHERE entity = 'users')""",
 )
 # somebody else's events in a session of theirs together: its row is made anew from what is left
 _STALE = f"INSERT INTO stale_sessions SELECT session_id, min(time), max(time) FROM {_LEFT} GROUP BY session_id"

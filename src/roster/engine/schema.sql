@@ -168,6 +168,18 @@ CREATE TABLE IF NOT EXISTS user_accounts (
     "pair" UHUGEINT
 );
 
+-- Kept lists of keys of profiles, and since when each is kept: an empty one has no members.
+CREATE TABLE IF NOT EXISTS static_lists (
+    "list" VARCHAR,
+    "entity" VARCHAR,
+    "kept_at" TIMESTAMP
+);
+
+CREATE TABLE IF NOT EXISTS static_members (
+    "list" VARCHAR,
+    "key" VARCHAR
+);
+
 -- Numbers the engine remembers; applied_segment is the newest stored segment of the event log.
 CREATE TABLE IF NOT EXISTS engine_state (
     "name" VARCHAR,

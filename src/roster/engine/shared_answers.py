@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from roster.base.errors import Code, Error
 from roster.model.schema import Entity
-from roster.ports import Answer, Budget, Cancel, Engine, Explanation
+from roster.ports import Answer, Budget, Cancel, Engine, Explanation, FileFormat
 from roster.query.plan import Plan
 
 CELLS_MAX = 20_000
@@ -111,6 +111,10 @@ class SharedAnswers:
     def explain(self, plan: Plan, budget: Budget) -> Explanation:
         """See the port."""
         return self._engine.explain(plan, budget)
+
+    def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
+        """See the port."""
+        return self._engine.export(plan, format, budget, cancel)
 
     def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
         """See the port."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping as Map
 
 import structlog
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from roster.base.errors import Code, Error
 from roster.http.jsonapi import Shape, content_type, error_body, status_of
@@ -29,6 +29,8 @@ def failed(error: Exception, shape: Shape, id: str, headers: Map[str, str] | Non
 def told(reply: Reply, status: int, headers: Map[str, str]) -> Response:
     """The answer of an operation, with the headers of the door under its own."""
     all_headers = {**headers, **reply.headers}
+    if reply.stream is not None:
+        return StreamingResponse(reply.stream, status, all_headers)
     if reply.body is None:
         return Response(status_code=status, headers=all_headers)
     return JSONResponse(reply.body, status, all_headers)

@@ -39,6 +39,7 @@ OWN_SCHEMAS: dict[str, Any] = {
     "Quarantine": _data(_resource("quarantine")),
     "Segments": _data({"type": "array", "items": _resource("segment")}),
     "OneSegment": _data(_resource("segment")),
+    "SegmentTemplates": _data({"type": "array", "items": _resource("template_metadata")}),
     "DeletedSegment": _data(_resource("deleted_segment")),
     "SavedQueries": _data({"type": "array", "items": _resource("saved_query")}),
     "OneSavedQuery": _data(_resource("saved_query")),
@@ -136,6 +137,8 @@ OWN_PARAMETERS = {
     ),
 }
 """What operations take beside what the contract says, or beside their path."""
+PREVIEWS = dict.fromkeys(("CreateRumSegment", "CreateRumStaticSegment", "UpdateRumSegment"), "OneSegment")
+"""What dry runs answer that are about no mapping."""
 ERRORS = ("400", "401", "403", "404", "409", "412", "413", "429", "501", "503")
 
 
@@ -214,8 +217,8 @@ def _success(operation: Operation) -> dict[str, Any]:
 
 def _previewed(operation: Operation) -> dict[str, Any]:
     """What a dry run answers, beside the usual answer where both have one status."""
-    names = ["MappingPreview", *([operation.output] if operation.output else [])]
-    schema = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}
+    names = list(dict.fromkeys([PREVIEWS.get(operation.name, "MappingPreview"), operation.output or ""]))
+    schema = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names if name]}
     told = "what the change would do, with `dry_run`; else as without it"
     return {"200": {"description": told, "content": {"application/json": {"schema": schema}}}}
 

@@ -9,7 +9,7 @@ from typing import Any
 from roster.base.errors import Code, Error
 from roster.base.values import canonical, digest
 from roster.model.schema import Entity
-from roster.model.segment_query import Definition, read_definition
+from roster.model.segment_query import Definition, Performed, StaticList, TableRows, TookSteps, read_definition
 
 NAME_CHARACTERS_MAX = 200
 DESCRIPTION_CHARACTERS_MAX = 5_000
@@ -103,3 +103,24 @@ def _check(segment: Segment) -> None:
 def definition_of(segment: Segment) -> Definition:
     """Who belongs to a segment."""
     return read_definition(json.loads(segment.data_query))
+
+
+def kind_of(segment: Segment) -> str:
+    """Which of the drafted kinds a segment is: that of its only rule, else a combination."""
+    definition = definition_of(segment)
+    alone = len(definition.rules) == 1 and not definition.profiles
+    return _KINDS.get(type(definition.rules[0]), COMBINATION) if alone else COMBINATION
+
+
+COMBINATION = "combination"
+_KINDS: dict[type, str] = {
+    StaticList: "static",
+    Performed: "event_platform",
+    TookSteps: "journeys",
+    TableRows: "reference_table",
+}
+
+
+def lists_of(segment: Segment) -> set[str]:
+    """The ids of the kept lists that a segment names."""
+    return {rule.id for rule in definition_of(segment).rules if isinstance(rule, StaticList)}

@@ -17,7 +17,7 @@ from roster.model.segment import Segment
 from roster.model.steps import MappingStep, StepKind
 from roster.operations.context import Context, Request
 from roster.operations.event_worlds import event_world_around
-from roster.operations.segments import count_conditions
+from roster.operations.segment_answers import count_conditions
 from roster.operations.uses import shown_uses, used_by
 from roster.query.expr import And, Column, Expr
 from roster.query.plan import Plan

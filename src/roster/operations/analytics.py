@@ -9,6 +9,7 @@ from roster.analyses.explore import Explored, ListRequest, Selection, list_event
 from roster.analyses.groups import GroupBy
 from roster.analyses.measures import Compute, unit_of
 from roster.analyses.periods import fitting_ms, fixed_edges
+from roster.base.errors import Code, Error
 from roster.base.time import Range
 from roster.operations.analysis import (
     AT,
@@ -32,6 +33,8 @@ from roster.operations.profiles import shown
 
 COLUMNS_DEFAULT = ("date", "@type", "@usr.id", "@session.id", "@view.name", "@action.name")
 LIST_LIMIT_DEFAULT = 100
+POINTS_MAX = 500_000
+"""Series times buckets of one answer."""
 
 
 def query_scalar(context: Context, request: Request) -> Reply:
@@ -95,6 +98,9 @@ def series_over(
     for row in rows:
         tags = row[groups : 2 * groups]
         values.setdefault(tags, [None] * len(times))[row[2 * groups]] = number(row[2 * groups + 1])
+        if len(values) * len(times) > POINTS_MAX:
+            hint = f"at most {POINTS_MAX:,} points: use a longer interval, or a smaller limit of groups"
+            raise Error(Code.TOO_LARGE, "the answer has too many points", hint=hint)
     known = {"unit": unit} if unit else {}  # the contract has no null here
     series = [{"group_tags": list(tags), "query_index": 0} | known for tags in values]
     interval = {"milliseconds": width_ms, "start_time": times[0], "times": times, "type": "fixed"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping as Map, Sequence
+from collections.abc import Callable, Iterator, Mapping as Map, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from roster.model.reference_table import Table
 from roster.model.schema import Entity
 from roster.model.sync import Run, Trigger
 from roster.model.use import Use
-from roster.ports import Answer, Budget, Cancel, Clock, Engine, Events, Loaded, Sources, Store, Tables, Vault
+from roster.ports import Answer, Budget, Cancel, Clock, Engine, Events, Lists, Loaded, Sources, Store, Tables, Vault
 from roster.query.plan import Plan
 
 
@@ -34,6 +34,7 @@ class Limits:
     fields_max: int
     tables_max: int
     segments_max: int
+    segment_snapshots_days: float
     queries_max: int
     upload_ttl_s: float
     preview_timeout_s: float
@@ -127,6 +128,7 @@ class Context:
     engine: Engine
     events: Events
     tables: Tables
+    lists: Lists
     store: Store
     log: Log
     clock: Clock
@@ -190,11 +192,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a call gives: a JSON body or none, and headers beside it; `status` where it is not the usual one."""
+    """What a call gives: a JSON body or none, and headers beside it; `status` where it is not the usual one.
+
+    `stream`: the bytes of a file in place of a body; the headers name its type.
+    """
 
     body: Any = None
     headers: Map[str, str] = field(default_factory=dict)
     status: int | None = None
+    stream: Iterator[bytes] | None = None
 
 
 def run_plans(context: Context, request: Request, plans: Sequence[Plan]) -> list[Answer]:

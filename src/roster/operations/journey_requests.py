@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from roster.analyses.base_query import BaseQuery
@@ -19,6 +20,7 @@ from roster.operations.bodies_journey import (
     NodeTargetBody,
     PathTargetBody,
 )
+from roster.query.expr import CompareOp
 
 STEPS_MAX = 50
 WINDOW_DEFAULT_MS = 24 * 3_600_000
@@ -134,6 +136,33 @@ def _place(alias: str, aliases: list[str], at: str) -> int:
         hint = did_you_mean(alias, aliases) or f"steps: {', '.join(aliases)}"
         raise Error(Code.INVALID, f"{alias!r} is no step of the expression", at=at, hint=hint)
     return aliases.index(alias)
+
+
+@dataclass(frozen=True, slots=True)
+class DropoffFilter:
+    """Only groups whose drop-off rate between two steps, in percent, compares so."""
+
+    target: Target
+    op: CompareOp
+    percent: int
+
+
+def read_dropoffs(body: JourneySearchBody, aliases: list[str]) -> tuple[DropoffFilter, ...]:
+    """The graph filters that choose groups of a funnel. Errors: INVALID for a target that is none."""
+    given = (body.filters.graph_filters if body.filters else None) or ()
+    return tuple(
+        DropoffFilter(
+            read_target(f.target, aliases, f"{SEARCH_AT}/filters/graph_filters/{n}/target"), f.operator, f.value
+        )
+        for n, f in enumerate(given)
+        if f.name == DROPOFF_FILTER
+    )
+
+
+def without_effect(dropoffs: Sequence[DropoffFilter]) -> tuple[str, ...]:
+    """A warning where such filters find no groups to choose from."""
+    told = f"graph filter {DROPOFF_FILTER} chooses groups of a funnel: it has no effect here"
+    return (told,) if dropoffs else ()
 
 
 def read_flow_groups(bodies: Sequence[GraphGroupByBody] | None, aliases: list[str]) -> tuple[FlowGroup, ...]:

@@ -12,6 +12,7 @@ from roster.analyses.funnel import (
     METRICS,
     RATE,
     TIME_TO_CONVERT,
+    Asked,
     FlowCompute,
     MembersRequest,
     funnel,
@@ -34,17 +35,19 @@ from roster.operations.analysis import (
 )
 from roster.operations.analytics import scalar_columns, series_over
 from roster.operations.bodies import decode
-from roster.operations.bodies_journey import FunnelBody, GraphAttributes, GraphBody, GraphFilterBody, JourneyListBody
+from roster.operations.bodies_journey import FunnelBody, GraphAttributes, GraphBody, JourneyListBody, JourneySearchBody
 from roster.operations.context import Context, Reply, Request
 from roster.operations.event_worlds import event_world_of
 from roster.operations.journey_requests import (
-    DROPOFF_FILTER,
+    DropoffFilter,
+    read_dropoffs,
     read_dropped,
     read_expression,
     read_flow_groups,
     read_journey,
     read_target,
     told_journey,
+    without_effect,
 )
 from roster.operations.profiles import shown
 
@@ -73,22 +76,21 @@ def query_funnel(context: Context, request: Request) -> Reply:
     aliases = read_expression(query.search)
     groups = read_flow_groups(query.group_by, aliases)
     compute = _funnel_compute(aggregation, given.metric if given else None, journey)
+    dropoffs = read_dropoffs(query.search, aliases)
     world = event_world_of(context, request)
     made = funnel(world, journey, compute, groups)
-    answers = answer(context, request, world, "QueryProductAnalyticsJourneyFunnel", made.plans, made.warnings)
+    warnings = made.warnings if groups else (*made.warnings, *without_effect(dropoffs))
+    answers = answer(context, request, world, "QueryProductAnalyticsJourneyFunnel", made.plans, warnings)
     if isinstance(answers, Reply):
         return answers
     names = [column.name for column in answers[0].schema]
     overall = dict(zip(names, answers[0].rows[0], strict=True))
     rows = answers[1].rows if groups else []
     split = [(row[: len(groups)], dict(zip(names, row[len(groups) :], strict=True))) for row in rows]
-    filters = query.search.filters.graph_filters if query.search.filters else None
-    split = [part for part in split if _admits(part[1], filters or (), aliases)]
+    split = [part for part in split if all(_admits(part[1], wanted) for wanted in dropoffs)]
     understood = told_journey(journey) | {"aggregation": aggregation, "metric": _metric_told(compute, journey)}
     attributes = _funnel_answer(overall, split, aliases)
-    return frame(
-        context.clock.new_id(), "funnel_response", attributes, understood, made.warnings, context.clock.new_id()
-    )
+    return frame(context.clock.new_id(), "funnel_response", attributes, understood, warnings, context.clock.new_id())
 
 
 def _metric_told(compute: Compute | None, journey: Journey) -> str:
@@ -108,17 +110,10 @@ def _funnel_compute(aggregation: str, metric: str | None, journey: Journey) -> C
     return Compute(aggregation, metric, f"{QUERY_AT}/compute")
 
 
-def _admits(values: dict[str, Any], filters: Sequence[GraphFilterBody], aliases: list[str]) -> bool:
-    """Whether a group's drop-off rate, in percent, is as the graph filters want it."""
-    for wanted in filters:
-        if wanted.name != DROPOFF_FILTER:
-            continue
-        target = read_target(wanted.target, aliases, f"{QUERY_AT}/search/filters/graph_filters")
-        entered, converted = values[f"count{target.start}"], values[f"count{target.end}"]
-        percent = 100 * (entered - converted) / entered if entered else 0.0
-        if not COMPARE[wanted.operator](percent, wanted.value):
-            return False
-    return True
+def _admits(values: dict[str, Any], wanted: DropoffFilter) -> bool:
+    """Whether a group's drop-off rate is as the filter wants it."""
+    entered, converted = values[f"count{wanted.target.start}"], values[f"count{wanted.target.end}"]
+    return COMPARE[wanted.op](100 * (entered - converted) / entered if entered else 0.0, wanted.percent)
 
 
 def _funnel_answer(
@@ -176,7 +171,8 @@ def query_journey_scalar(context: Context, request: Request) -> Reply:
     journey, compute, groups = _read(asked)
     world = event_world_of(context, request)
     made = journey_scalar(world, journey, compute, groups)
-    answers = answer(context, request, world, "QueryProductAnalyticsJourneyScalar", made.plans, made.warnings)
+    warnings = _warnings(made, asked.query.search)
+    answers = answer(context, request, world, "QueryProductAnalyticsJourneyScalar", made.plans, warnings)
     if isinstance(answers, Reply):
         return answers
     rows = [(*row[: len(groups)], _computed(compute, row[-3:])) for row in answers[0].rows]
@@ -184,25 +180,31 @@ def query_journey_scalar(context: Context, request: Request) -> Reply:
     columns = scalar_columns([w.group for w in groups], rows, asked.query.query_id or "query", unit)
     understood = told_journey(journey) | _told(compute)
     id = context.clock.new_id()
-    return frame(id, "journey_scalar_response", {"columns": columns}, understood, made.warnings)
+    return frame(id, "journey_scalar_response", {"columns": columns}, understood, warnings)
 
 
 def query_journey_timeseries(context: Context, request: Request) -> Reply:
     """Numbers over the flows of a journey by the time at which they began."""
     asked = decode(GraphBody, request.body).data.attributes
     journey, compute, groups = _read(asked)
-    width_ms = asked.query.compute.interval or asked.interval or fitting_ms(journey.span)
-    edges = fixed_edges(journey.span, width_ms, f"{QUERY_AT}/compute/interval")
+    own_ms = asked.query.compute.interval
+    width_ms = own_ms or asked.interval or fitting_ms(journey.span)
+    edges = fixed_edges(journey.span, width_ms, f"{QUERY_AT}/compute/interval" if own_ms else f"{AT}/interval")
     world = event_world_of(context, request)
     made = journey_timeseries(world, journey, compute, groups, edges)
-    answers = answer(context, request, world, "QueryProductAnalyticsJourneyTimeseries", made.plans, made.warnings)
+    warnings = _warnings(made, asked.query.search)
+    answers = answer(context, request, world, "QueryProductAnalyticsJourneyTimeseries", made.plans, warnings)
     if isinstance(answers, Reply):
         return answers
     rows = [(*row[:-3], _computed(compute, row[-3:])) for row in answers[0].rows]
     attributes = series_over(edges, width_ms, len(groups), rows, unit_list(_unit(compute.compute)))
     understood = told_journey(journey) | _told(compute) | {"interval": width_ms}
     id = context.clock.new_id()
-    return frame(id, "journey_timeseries_response", attributes, understood, made.warnings)
+    return frame(id, "journey_timeseries_response", attributes, understood, warnings)
+
+
+def _warnings(made: Asked, search: JourneySearchBody) -> tuple[str, ...]:
+    return (*made.warnings, *without_effect(read_dropoffs(search, read_expression(search))))
 
 
 def _read(asked: GraphAttributes) -> tuple[Journey, FlowCompute, tuple[Any, ...]]:
@@ -269,7 +271,8 @@ def query_journey_list(context: Context, request: Request) -> Reply:
     )
     world = event_world_of(context, request)
     made, names = journey_list(world, journey, wanted, groups)
-    answers = answer(context, request, world, "QueryProductAnalyticsJourneyList", made.plans, made.warnings)
+    warnings = _warnings(made, query.search)
+    answers = answer(context, request, world, "QueryProductAnalyticsJourneyList", made.plans, warnings)
     if isinstance(answers, Reply):
         return answers
     records = [dict(zip(names, map(shown, row), strict=True)) for row in answers[0].rows]
@@ -280,4 +283,4 @@ def query_journey_list(context: Context, request: Request) -> Reply:
         "limit": limit,
     }
     id = context.clock.new_id()
-    return frame(id, "journey_list_response", attributes, understood, made.warnings)
+    return frame(id, "journey_list_response", attributes, understood, warnings)

@@ -26,18 +26,18 @@ from roster.model.schema import Entity
 from roster.operations.analysis import QUERY_AT, answer, frame, read_range, unit_list
 from roster.operations.analytics import scalar_columns, series_over
 from roster.operations.bodies import decode
-from roster.operations.bodies_retention import FormulaRetentionBody, GridBody, RetentionAttributes, RetentionListBody
+from roster.operations.bodies_retention import FormulaRetentionBody, GridBody, RetentionListBody
 from roster.operations.context import Context, Reply, Request
 from roster.operations.event_worlds import event_world_of
 from roster.operations.profiles import shown
 from roster.operations.retention_requests import (
-    RATE,
     SCOPE_AT,
+    GridRequest,
     name_of,
-    read_aggregation,
+    read_grid,
     read_retention,
-    read_retention_groups,
     read_scope,
+    told_grid,
     told_retention,
     unit_of_interval,
 )
@@ -50,68 +50,51 @@ COLUMNS_DEFAULT = {Entity.USERS: ("@usr.id", "user_email"), Entity.ACCOUNTS: ("@
 def count_retention(world: EventWorld, asked: Retention, groups: Sequence[RetentionGroup]) -> Counted:
     """The plans that count cohorts and returns, the quickest that can."""
     traffic = traffic_of(world, asked)
-    if is_wide(world, asked, groups):
+    if is_wide(world, asked, traffic, groups):
         return count_wide(world, asked, traffic, groups)
     if any(g.returns for g in groups):
         return count_by_returns(world, asked, traffic, groups)
     return count_long(world, asked, traffic, groups)
 
 
-class _Grid:
-    """What the three operations on cells share: the request as read, and once it ran, the rows of each group."""
+def _run(
+    context: Context, request: Request, grid: GridRequest, operation: str
+) -> tuple[list[list[Row]], tuple[str, ...]] | Reply:
+    """The rows of each group, and warnings; or with `explain=true` what would be done."""
+    world = event_world_of(context, request)
+    counted = count_retention(world, grid.retention, grid.groups)
+    warnings = (*grid.warnings, *counted.warnings)
+    answers = answer(context, request, world, operation, counted.plans, warnings)
+    if isinstance(answers, Reply):
+        return answers
+    retention = grid.retention
+    rows = [a.rows for a in answers]
+    found = tally(counted, rows, retention.periods, grid.groups, or_after=retention.or_after)
+    until_ms = min(world.now_ms, retention.span.to_ms)
+    return [rows_of(group, retention.periods, until_ms, rates=grid.rates) for group in found], warnings
 
-    def __init__(self, asked: RetentionAttributes) -> None:
-        query = asked.query
-        span = read_range(asked.from_, asked.to)
-        self.retention, self.every, self.again = read_retention(
-            query.search, span, identified_only=asked.exclude_anonymous_traffic or False
-        )
-        self.aggregation = read_aggregation(query.compute)
-        self.rates = query.compute.metric == RATE
-        self.metric = query.compute.metric
-        self.groups, self.warnings = read_retention_groups(query.group_by)
-        self.scope = read_scope(query.computation_scope, self.retention.periods)
 
-    def run(self, context: Context, request: Request, operation: str) -> list[list[Row]] | Reply:
-        world = event_world_of(context, request)
-        counted = count_retention(world, self.retention, self.groups)
-        self.warnings += counted.warnings
-        answers = answer(context, request, world, operation, counted.plans, self.warnings)
-        if isinstance(answers, Reply):
-            return answers
-        periods = self.retention.periods
-        rows = [a.rows for a in answers]
-        found = tally(counted, rows, periods, self.groups, or_after=self.retention.or_after)
-        until_ms = min(world.now_ms, self.retention.span.to_ms)
-        return [rows_of(group, periods, until_ms, rates=self.rates) for group in found]
-
-    def unit(self) -> list[dict[str, Any]] | None:
-        return unit_list(FRACTION) if self.rates else None
-
-    def understood(self, computed: str) -> dict[str, Any]:
-        told = told_retention(self.retention, self.every, self.again)
-        told |= {"metric": self.metric, "aggregation": self.aggregation, "computed": computed}
-        if self.groups:
-            told["group_by"] = [{"facet": g.group.facet, "limit": g.group.limit} for g in self.groups]
-        return told
+def _unit(grid: GridRequest) -> list[dict[str, Any]] | None:
+    return unit_list(FRACTION) if grid.rates else None
 
 
 def query_retention_grid(context: Context, request: Request) -> Reply:
     """Cohorts, and of each how many return in which period; of each group the weighted row first."""
     asked = decode(GridBody, request.body).data.attributes
-    grid = _Grid(asked)
-    found = grid.run(context, request, "QueryProductAnalyticsRetentionGrid")
-    if isinstance(found, Reply):
-        return found
-    unit = {} if grid.unit() is None else {"unit": grid.unit()}
+    grid = read_grid(asked)
+    ran = _run(context, request, grid, "QueryProductAnalyticsRetentionGrid")
+    if isinstance(ran, Reply):
+        return ran
+    found, warnings = ran
+    unit = {"unit": _unit(grid)} if grid.rates else {}
     rows = [_told_row(grid, row) | unit for group in found for row in group if grid.scope.admits(row)]
     attributes = {
         "cohorts": [row for row in rows if row["cells"]],
         "retention_entity": asked.query.search.retention_entity,
         "retention_periods": _told_periods(grid.retention.periods, grid.again, grid.scope),
     } | unit
-    understood = grid.understood(_told_scope(grid.scope) or "all cells")
-    return frame(context.clock.new_id(), "retention_grid_response", attributes, understood, grid.warnings)
+    understood = told_grid(grid, _told_scope(grid.scope) or "all cells")
+    return frame(context.clock.new_id(), "retention_grid_response", attributes, understood, warnings)
 
 
 def _told_periods(periods: Periods, every: Every, scope: Scope) -> list[dict[str, Any]]:
@@ -120,7 +103,7 @@ def _told_periods(periods: Periods, every: Every, scope: Scope) -> list[dict[str
     return [{"unit": unit, "value": n * step} for n in range(periods.columns(0)) if scope.column in (None, n)]
 
 
-def _told_row(grid: _Grid, row: Row) -> dict[str, Any]:
+def _told_row(grid: GridRequest, row: Row) -> dict[str, Any]:
     cells = [_told_cell(grid, row, cell) for cell in row.cells if grid.scope.column in (None, cell.column)]
     told: dict[str, Any] = {"cells": cells, "group_tags": list(row.tags)}
     if row.cohort is None:
@@ -136,7 +119,7 @@ def _told_row(grid: _Grid, row: Row) -> dict[str, Any]:
     }
 
 
-def _told_cell(grid: _Grid, row: Row, cell: Cell) -> dict[str, Any]:
+def _told_cell(grid: GridRequest, row: Row, cell: Cell) -> dict[str, Any]:
     told: dict[str, Any] = {
         "return_period_index": cell.column,
         "cell_value": cell.value,
@@ -158,27 +141,29 @@ def _told_cell(grid: _Grid, row: Row, cell: Cell) -> dict[str, Any]:
 
 def query_retention_scalar(context: Context, request: Request) -> Reply:
     """One number of the grid, or one a group."""
-    grid = _Grid(decode(FormulaRetentionBody, request.body).data.attributes)
-    found = grid.run(context, request, "QueryProductAnalyticsRetentionScalar")
-    if isinstance(found, Reply):
-        return found
+    grid = read_grid(decode(FormulaRetentionBody, request.body).data.attributes)
+    ran = _run(context, request, grid, "QueryProductAnalyticsRetentionScalar")
+    if isinstance(ran, Reply):
+        return ran
+    found, warnings = ran
     rows = [(*g[0].tags, number_of(g, grid.scope, grid.aggregation, rates=grid.rates)) for g in found]
-    columns = scalar_columns([g.group for g in grid.groups], rows, "query", grid.unit())
+    columns = scalar_columns([g.group for g in grid.groups], rows, "query", _unit(grid))
     computed = _told_scope(grid.scope) or "the weighted row over its return periods from 1 on"
-    understood = grid.understood(computed)
-    return frame(context.clock.new_id(), "scalar_response", {"columns": columns}, understood, grid.warnings)
+    understood = told_grid(grid, computed)
+    return frame(context.clock.new_id(), "scalar_response", {"columns": columns}, understood, warnings)
 
 
 def query_retention_timeseries(context: Context, request: Request) -> Reply:
     """One return period over the cohorts, or one cohort over its return periods."""
-    grid = _Grid(decode(FormulaRetentionBody, request.body).data.attributes)
+    grid = read_grid(decode(FormulaRetentionBody, request.body).data.attributes)
     scope, periods = grid.scope, grid.retention.periods
     if scope.weighted:
         hint = "name a cohort by its index, or a return period"
         raise Error(Code.INVALID, "the weighted row has no times", at=SCOPE_AT, hint=hint)
-    found = grid.run(context, request, "QueryProductAnalyticsRetentionTimeseries")
-    if isinstance(found, Reply):
-        return found
+    ran = _run(context, request, grid, "QueryProductAnalyticsRetentionTimeseries")
+    if isinstance(ran, Reply):
+        return ran
+    found, warnings = ran
     along = scope.cohort is not None and scope.column is None
     column = scope.column if scope.column is not None else min(1, periods.columns(0) - 1)
     if along:
@@ -195,9 +180,9 @@ def query_retention_timeseries(context: Context, request: Request) -> Reply:
         cells = list(raw[0].cells) if along else [_at(row, column) for row in raw]
         points += [(*ranks, *group[0].tags, n, c.value if c else None) for n, c in enumerate(cells)]
     edges = [*(span.from_ms for span in spans), spans[-1].to_ms]
-    attributes = series_over(edges, spans[0].to_ms - spans[0].from_ms, len(grid.groups), points, grid.unit())
-    understood = grid.understood(computed)
-    return frame(context.clock.new_id(), "timeseries_response", attributes, understood, grid.warnings)
+    attributes = series_over(edges, spans[0].to_ms - spans[0].from_ms, len(grid.groups), points, _unit(grid))
+    understood = told_grid(grid, computed)
+    return frame(context.clock.new_id(), "timeseries_response", attributes, understood, warnings)
 
 
 def _at(row: Row, column: int) -> Cell | None:

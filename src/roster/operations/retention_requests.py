@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,7 +16,15 @@ from roster.analyses.retention_periods import Every, Periods, fixed, lay_out
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import Range, instant, iso_ms
 from roster.model.schema import Entity
-from roster.operations.analysis import GROUPS_MAX, QUERY_AT, read_audience, read_base_query, read_group, told_range
+from roster.operations.analysis import (
+    GROUPS_MAX,
+    QUERY_AT,
+    read_audience,
+    read_base_query,
+    read_group,
+    read_range,
+    told_range,
+)
 from roster.operations.bodies_retention import (
     CellScopeBody,
     CohortScopeBody,
@@ -23,6 +32,7 @@ from roster.operations.bodies_retention import (
     FixedIntervalBody,
     IndexBody,
     IntervalBody,
+    RetentionAttributes,
     RetentionComputeBody,
     RetentionGroupBody,
     RetentionSearchBody,
@@ -71,6 +81,52 @@ def _interval(body: IntervalBody, at: str) -> Every:
         message = f"a quantity of {value.quantity:,} is too much"
         raise Error(Code.INVALID, message, at=f"{at}/value/quantity", hint=f"at most {QUANTITY_MAX:,}")
     return read_interval(value.type, value.quantity, value.alignment, value.timezone, f"{at}/value")
+
+
+@dataclass(frozen=True, slots=True)
+class GridRequest:
+    """What is asked of the cells of a retention. `every`, `again`: the intervals of cohorts and of returns."""
+
+    retention: Retention
+    every: Every
+    again: Every
+    metric: str
+    aggregation: str
+    groups: tuple[RetentionGroup, ...]
+    scope: Scope
+    warnings: tuple[str, ...]
+
+    @property
+    def rates(self) -> bool:
+        return self.metric == RATE
+
+
+def read_grid(body: RetentionAttributes) -> GridRequest:
+    """A request about cells. Errors: INVALID with the place and what would be right."""
+    query = body.query
+    span = read_range(body.from_, body.to)
+    identified_only = body.exclude_anonymous_traffic or False
+    retention, every, again = read_retention(query.search, span, identified_only=identified_only)
+    groups, warnings = read_retention_groups(query.group_by)
+    return GridRequest(
+        retention,
+        every,
+        again,
+        query.compute.metric,
+        read_aggregation(query.compute),
+        groups,
+        read_scope(query.computation_scope, retention.periods),
+        tuple(warnings),
+    )
+
+
+def told_grid(grid: GridRequest, computed: str) -> dict[str, Any]:
+    """What was understood of a request about cells; `computed`: which of them make the answer."""
+    told = told_retention(grid.retention, grid.every, grid.again)
+    told |= {"metric": grid.metric, "aggregation": grid.aggregation, "computed": computed}
+    if grid.groups:
+        told["group_by"] = [{"facet": g.group.facet, "limit": g.group.limit} for g in grid.groups]
+    return told
 
 
 def read_aggregation(body: RetentionComputeBody) -> str:

@@ -1,29 +1,25 @@
-"""Owns the operations on segments: create, list, get, update, delete; each answer tells the present count."""
+"""Owns the operations on segments: create, list, get, update, delete, initialize, templates."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as Map
+from dataclasses import replace
 from typing import Any
 
 from roster.analyses.event_world import EventWorld
-from roster.analyses.members import count_members, marked
-from roster.analyses.scopes import profile_scope
+from roster.analyses.members import marked
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
-from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
-from roster.model.segment import Segment, change, draft
+from roster.model.segment import Segment, change, draft, lists_of, says_the_same
 from roster.operations.bodies import decode
 from roster.operations.bodies_segments import CreateSegmentBody, UpdateSegmentBody
-from roster.operations.context import Context, Reply, Request, run_plans
+from roster.operations.context import Context, Reply, Request
 from roster.operations.event_worlds import event_world_of
-from roster.query.expr import FALSE, Column, Expr
+from roster.operations.segment_answers import count_conditions, key_of, tell, tell_one, told
+from roster.operations.segment_snapshots import drop_unneeded, keep_snapshot
+from roster.query.expr import And, Expr, Not
 from roster.query.plan import Plan
 
-COUNTED_AT_ONCE = 50
-"""Segments that are counted in one pass over the profiles."""
-TYPE = "combination"
-"""Of the drafted kinds of segments the one that ours are: named parts and a formula over them."""
 SORTS = ("name", "created_at", "modified_at", "row_count")
 
 
@@ -39,22 +35,60 @@ def create_segment(context: Context, request: Request) -> Reply:
         who=request.caller.id,
         now_ms=context.clock.now_ms(),
     )
-    _check_readable(context, wanted)
+    world = event_world_of(context)
+    _check_readable(context, world, wanted)
+    check_room(context, wanted.name)
+    if request.flag("dry_run"):
+        return preview(context, request, held_as(context, wanted) or wanted)
+    return keep_segment(context, request, world, wanted)
+
+
+def check_room(context: Context, name: str) -> None:
+    """Error: INVALID where there are as many segments as there may be."""
     held = context.store.list_segments()
-    if len(held) >= context.limits.segments_max and all(s.name != wanted.name for s in held):
+    if len(held) >= context.limits.segments_max and all(s.name != name for s in held):
         hint = "delete one, or raise the setting segments_max"
         raise Error(Code.INVALID, f"there are {len(held)} segments already", hint=hint)
-    return _one(context, request, context.store.add_segment(wanted))
 
 
-def _check_readable(context: Context, segment: Segment) -> None:
-    """Error: INVALID for a rule that cannot be read, with its place."""
-    world = event_world_of(context)
-    marked(world, segment, world.of(segment.entity).relation, _key(segment.entity))
+def keep_segment(
+    context: Context, request: Request, world: EventWorld, wanted: Segment, meta: Map[str, Any] | None = None
+) -> Reply:
+    """Keep a new segment with its first snapshot, and tell it; one that is there already stays as it is."""
+    made = context.store.add_segment(wanted)
+    if made.id == wanted.id:
+        keep_snapshot(context, world, made, request)
+    return tell_one(context, request, made, meta)
 
 
-def _key(entity: Entity) -> Expr:
-    return Column(KEY_ATTRIBUTE[entity], Type.STRING)
+def held_as(context: Context, wanted: Segment) -> Segment | None:
+    """The segment of that name, where it says the same. Error: CONFLICT where it says something else."""
+    held = next((s for s in context.store.list_segments() if s.name == wanted.name and s.id != wanted.id), None)
+    if held is not None and not says_the_same(held, wanted):
+        raise name_taken(wanted.name)
+    return held
+
+
+def name_taken(name: str) -> Error:
+    hint = "choose another name"
+    return Error(Code.CONFLICT, f"a segment named {name!r} exists", at="/data/attributes/name", hint=hint)
+
+
+def preview(context: Context, request: Request, segment: Segment, meta: Map[str, Any] | None = None) -> Reply:
+    """What a change would answer, without it."""
+    return replace(tell_one(context, request, segment, meta), status=200)
+
+
+def _check_readable(context: Context, world: EventWorld, segment: Segment) -> tuple[Plan, Expr]:
+    """Profiles and what is true of members. Error: INVALID for a rule that cannot be read, with its place."""
+    plan, condition, _ = marked(world, segment, world.of(segment.entity).relation, key_of(segment.entity))
+    kept = {one.id: one.entity for one in context.lists.list_lists()} if lists_of(segment) else {}
+    for id in lists_of(segment):
+        if kept.get(id) is not segment.entity:
+            hint = "POST /api/v2/rum/segment/static makes a list; name the one of its data_query"
+            at = "/data/attributes/data_query/static"
+            raise Error(Code.INVALID, f"there is no list {id!r} of {segment.entity}", at=at, hint=hint)
+    return plan, condition
 
 
 def list_segments(context: Context, request: Request) -> Reply:
@@ -65,14 +99,14 @@ def list_segments(context: Context, request: Request) -> Reply:
     if sort.removeprefix("-") not in SORTS:
         hint = f"allowed: {', '.join(SORTS)}, with - before it for descending"
         raise Error(Code.INVALID, f"unknown order {sort!r}", at="parameter sort", hint=hint)
-    shown, warnings = _shown(context, request, context.store.list_segments())
+    shown, warnings = tell(context, request, context.store.list_segments())
     shown.sort(key=lambda s: s["attributes"][sort.removeprefix("-")], reverse=sort.startswith("-"))
-    return _answer(shown[:limit], warnings)
+    return told(shown[:limit], warnings)
 
 
 def get_segment(context: Context, request: Request) -> Reply:
     """One segment with its present count."""
-    return _one(context, request, find_segment(context, request.path["segment_id"]))
+    return tell_one(context, request, find_segment(context, request.path["segment_id"]))
 
 
 def find_segment(context: Context, id: str) -> Segment:
@@ -103,11 +137,33 @@ def update_segment(context: Context, request: Request) -> Reply:
             now_ms=now_ms,
         )
 
-    wanted = changed(find_segment(context, id))
+    before = find_segment(context, id)
+    wanted = changed(before)
+    world = event_world_of(context)
     if asked.data_query is not None:
-        _check_readable(context, wanted)
-    context.store.change_segment(id, changed)
+        _check_readable(context, world, wanted)
+    if request.flag("dry_run"):
+        return _preview_update(context, request, world, before, wanted)
+    made = context.store.change_segment(id, changed)
+    if made.digest != before.digest:
+        keep_snapshot(context, world, made, request)
+        drop_unneeded(context, before)
     return Reply()
+
+
+def _preview_update(context: Context, request: Request, world: EventWorld, old: Segment, new: Segment) -> Reply:
+    """The segment as it would be; in `meta` how many would enter and leave."""
+    if any(s.name == new.name and s.id != new.id for s in context.store.list_segments()):
+        raise name_taken(new.name)
+    if old.entity is not new.entity:
+        counts = [tell(context, request, [s])[0][0]["attributes"]["row_count"] for s in (new, old)]
+    else:
+        plan: Plan = world.of(new.entity).relation
+        plan, was, _ = marked(world, old, plan, key_of(new.entity), prefix="old.")
+        plan, will, _ = marked(world, new, plan, key_of(new.entity), prefix="new.")
+        counts = count_conditions(context, request, plan, [And((will, Not(was))), And((was, Not(will)))])
+    entered, left = counts
+    return preview(context, request, new, {"entered": entered, "left": left})
 
 
 def delete_segment(context: Context, request: Request) -> Reply:
@@ -115,85 +171,16 @@ def delete_segment(context: Context, request: Request) -> Reply:
     now_ms, who = context.clock.now_ms(), request.caller.id
     found = find_segment(context, request.path["segment_id"])
     gone = context.store.remove_segment(found.id, who=who, now_ms=now_ms) or found
+    drop_unneeded(context, gone)
     attributes = {"uuid": gone.id, "name": gone.name, "disabled_at": iso_ms(instant(now_ms)), "disabled_by": who}
     return Reply({"data": {"id": gone.id, "type": "deleted_segment", "attributes": attributes}})
 
 
-def _one(context: Context, request: Request, segment: Segment) -> Reply:
-    shown, warnings = _shown(context, request, [segment])
-    return _answer(shown[0], warnings)
+def list_templates(context: Context, request: Request) -> Reply:
+    """Templates of segments: there are none."""
+    return Reply({"data": []})
 
 
-def _answer(data: Any, warnings: Iterable[str]) -> Reply:
-    told = list(dict.fromkeys(warnings))
-    return Reply({"data": data} | ({"meta": {"warnings": told}} if told else {}))
-
-
-def _shown(context: Context, request: Request, segments: Sequence[Segment]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Segments as the API shows them, and warnings."""
-    counts: dict[str, int] = {}
-    warnings: list[str] = []
-    world = event_world_of(context)
-    for entity in Entity:
-        mine = [s for s in segments if s.entity is entity]
-        if mine:
-            counted, doubts = _count(context, request, world, entity, mine)
-            counts |= counted
-            warnings += doubts
-    names = {key.owner_id: key.name for key in context.store.list_keys()}
-    org = int(context.store.organisation_id().replace("-", "")[:12], 16)
-    return [_shown_one(s, counts[s.id], org, names) for s in segments], warnings
-
-
-def _count(
-    context: Context, request: Request, world: EventWorld, entity: Entity, segments: Sequence[Segment]
-) -> tuple[dict[str, int], list[str]]:
-    """The present members of each; a segment whose search means nothing any more has none, and a warning says so."""
-    conditions: list[Expr] = []
-    warnings: list[str] = []
-    scope = profile_scope(world.of(entity))
-    plan: Plan = world.of(entity).relation
-    for segment in segments:
-        try:
-            plan, condition, doubts = marked(world, segment, plan, _key(entity), scope)
-        except Error as error:
-            condition, doubts = FALSE, (f"it has no members: {error.text()}",)
-        conditions.append(condition)
-        warnings += [f"segment {segment.name!r}: {doubt}" for doubt in doubts]
-    counted = count_conditions(context, request, plan, conditions)
-    return dict(zip((s.id for s in segments), counted, strict=True)), warnings
-
-
-def count_conditions(context: Context, request: Request, profiles: Plan, conditions: Sequence[Expr]) -> list[int]:
-    """Of how many profiles each condition is true, all of one snapshot."""
-    starts = range(0, len(conditions), COUNTED_AT_ONCE)
-    plans = [count_members(profiles, conditions[start : start + COUNTED_AT_ONCE]) for start in starts]
-    return [int(count) for answer in run_plans(context, request, plans) for count in answer.rows[0]]
-
-
-def _shown_one(segment: Segment, count: int, org: int, names: dict[str, str]) -> dict[str, Any]:
-    attributes = {
-        "uuid": segment.id,
-        "name": segment.name,
-        "description": segment.description,
-        "tags": list(segment.tags),
-        "version": segment.version,
-        "org_id": org,
-        "row_count": count,
-        "created_at": iso_ms(instant(segment.created_ms)),
-        "modified_at": iso_ms(instant(segment.modified_ms)),
-        "created_by": _person(segment.created_by, names),
-        "modified_by": _person(segment.modified_by, names),
-        "source": "user_created",
-        "type": TYPE,
-        "data_query": json.loads(segment.data_query),
-        "entity": segment.entity.value,
-        "hash": segment.digest,
-    }
-    return {"id": segment.id, "type": "segment", "attributes": attributes}
-
-
-def _person(id: str, names: dict[str, str]) -> dict[str, str]:
-    """Who made something: we know a key's name, and no person's."""
-    name = names.get(id, id)
-    return {"id": id, "uuid": id, "handle": name, "name": name, "icon": ""}
+def initialize_segments(context: Context, request: Request) -> Reply:
+    """Make the segments that come with the product: there are none, so nothing is done."""
+    return Reply()

@@ -10,9 +10,11 @@ from roster.ports.engine import (
     EventPage,
     Events,
     Explanation,
+    FileFormat,
     Forgotten,
     Progress,
 )
+from roster.ports.lists import KeptList, Lists
 from roster.ports.records import Clock, Store, Vault
 from roster.ports.sources import Jobs, Notice, Notices, Reading, Sources, Wanted
 from roster.ports.tables import ANEW, Loaded, Merge, RowPage, Staged, Tables
@@ -29,8 +31,11 @@ __all__ = [
     "EventPage",
     "Events",
     "Explanation",
+    "FileFormat",
     "Forgotten",
     "Jobs",
+    "KeptList",
+    "Lists",
     "Loaded",
     "Merge",
     "Notice",

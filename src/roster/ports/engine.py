@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping as Map, Sequence
+from collections.abc import Callable, Iterator, Mapping as Map, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from roster.model.schema import Entity, Schema, Type
 from roster.query.plan import Plan
@@ -43,6 +43,9 @@ class Budget:
     rows_max: int
 
 
+FileFormat = Literal["csv", "ndjson", "parquet"]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Rows of one plan, values as plain Python (timestamps as naive UTC datetimes)."""
@@ -72,6 +75,10 @@ class Engine(Protocol):
         ...
 
     def explain(self, plan: Plan, budget: Budget) -> Explanation: ...
+
+    def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
+        """The rows of a plan as the bytes of a file, its columns under their names. Errors: as of `run`, all at once."""
+        ...
 
     def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
         """Keep the profiles of `entity`, joined with their sources as each plan does, ready to read.

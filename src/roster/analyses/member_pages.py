@@ -1,0 +1,101 @@
+"""Owns pages, files and comparisons of a segment's members as plans. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roster.analyses.event_world import EventWorld
+from roster.analyses.members import LIST, LISTS, MEMBER, count_members, marked, members
+from roster.analyses.scopes import profile_scope
+from roster.base.errors import Code, Error
+from roster.model.schema import KEY_ATTRIBUTE, Type
+from roster.model.segment import Segment
+from roster.query.expr import Cast, Column, Compare, Expr, Literal
+from roster.query.plan import Agg, Aggregate, Filter, Join, Limit, Measure, Named, Plan, Project, Sort, SortKey
+from roster.query.relations import where
+from roster.query.resolve import unknown_name
+
+COLUMNS_MAX = 100
+_KEPT = Column("#kept", Type.STRING)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPage:
+    """Plans of the rows of a page, each beginning with its key, and of how many members there are; and warnings."""
+
+    rows: Plan
+    total: Plan
+    warnings: tuple[str, ...]
+
+
+def page_members(
+    world: EventWorld, segment: Segment, columns: Sequence[str], limit: int, after: str | None
+) -> MemberPage:
+    """Members in the order of their keys, those after a key. Names that mean nothing are empty, with a warning."""
+    key = Column(KEY_ATTRIBUTE[segment.entity], Type.STRING)
+    profiles, condition, doubts = marked(world, segment, world.of(segment.entity).relation, key)
+    found = where(profiles, condition)
+    values, warnings = _values(world, segment, columns)
+    later = found if after is None else Filter(found, Compare(">", key, Literal(after, Type.STRING)))
+    named: tuple[Named, ...] = (("#key", key), *((f"{n} {name}", v) for n, (name, v) in enumerate(values)))
+    rows = Project(Limit(Sort(later, (SortKey(key),)), limit), named)
+    return MemberPage(rows, count_members(profiles, [condition]), (*doubts, *warnings))
+
+
+def _values(world: EventWorld, segment: Segment, columns: Sequence[str]) -> tuple[list[tuple[str, Expr]], list[str]]:
+    profiles = world.of(segment.entity)
+    found = [(name, profiles.find(name)) for name in columns]
+    scope = profile_scope(profiles)
+    warnings = [unknown_name(name, scope) for name, attribute in found if attribute is None]
+    none: Expr = Literal(None, Type.STRING)
+    return [(name, Column(a.name, a.type) if a else none) for name, a in found], warnings
+
+
+def file_members(world: EventWorld, segment: Segment, columns: Sequence[str]) -> tuple[Plan, list[str]]:
+    """All members in the order of their keys, as columns under the given names; times and nested values as text.
+
+    Error: INVALID for two names that differ in the case of their letters only: files cannot hold both.
+    """
+    if len({name.lower() for name in columns}) < len(columns):
+        hint = "name each column once"
+        raise Error(Code.INVALID, "two columns have one name", at="parameter columns", hint=hint)
+    key = Column(KEY_ATTRIBUTE[segment.entity], Type.STRING)
+    profiles, condition, doubts = marked(world, segment, world.of(segment.entity).relation, key)
+    values, warnings = _values(world, segment, columns)
+    found = Sort(where(profiles, condition), (SortKey(key),))
+    return Project(found, tuple((name, _plain(value)) for name, value in values)), [*doubts, *warnings]
+
+
+def _plain(value: Expr) -> Expr:
+    textual = isinstance(value, Column) and value.type in (Type.TIMESTAMP, Type.DATE, Type.ANY)
+    return Cast(value, Type.STRING) if textual else value
+
+
+@dataclass(frozen=True, slots=True)
+class Turnover:
+    """Plans of those who entered since a list was kept, and of those who left: how many, and the first keys."""
+
+    entered: Plan
+    entered_count: Plan
+    left: Plan
+    left_count: Plan
+
+
+def compare_members(world: EventWorld, segment: Segment, list_id: str, limit: int) -> Turnover:
+    """The members now against a list of keys."""
+    key = Column(KEY_ATTRIBUTE[segment.entity], Type.STRING)
+    now = Project(members(world, segment), ((MEMBER.name, key),))
+    listed = Filter(LISTS, Compare("=", LIST, Literal(list_id, Type.STRING)))
+    then = Project(listed, ((_KEPT.name, Column("key", Type.STRING)),))
+    entered = Join(now, then, "anti", ((MEMBER, _KEPT),))
+    left = Join(then, now, "anti", ((_KEPT, MEMBER),))
+    return Turnover(_first(entered, MEMBER, limit), _count(entered), _first(left, _KEPT, limit), _count(left))
+
+
+def _first(plan: Plan, key: Column, limit: int) -> Plan:
+    return Project(Limit(Sort(plan, (SortKey(key),)), limit), (("key", key),))
+
+
+def _count(plan: Plan) -> Plan:
+    return Aggregate(plan, (), (Measure("count", Agg.COUNT),))
