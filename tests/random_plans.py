@@ -161,46 +161,50 @@ def sequences(draw: DrawFn, input: Plan) -> Plan:
     entity = draw(st.sampled_from([Type.STRING, Type.INTEGER]).flatmap(lambda t: exprs(schema, t, 1)))
     time = draw(exprs(schema, Type.TIMESTAMP, 1))
     told = st.sampled_from([t for t in Type if t is not Type.ANY]).flatmap(lambda t: exprs(schema, t, 1))
-    return draw(matches(input, entity, time, predicates(schema, 1), told, 3))
-
-
-@st.composite
-def matches(
-    draw: DrawFn,
-    input: Plan,
-    entity: Expr,
-    time: Expr,
-    where: SearchStrategy[Expr],
-    told: SearchStrategy[Expr],
-    most: int,
-) -> Plan:
     steps: list[Step] = []
-    taken = {"entity", "level", "last", *(f"t{k}" for k in range(1, most + 1))}
-    for k in range(draw(st.integers(1, most))):
+    taken = {"entity", "level", "last", "t1", "t2", "t3"}
+    for k in range(draw(st.integers(1, 3))):
         values = draw(st.lists(told, max_size=2))
         names = fresh_names(draw, len(values), taken)
         taken.update(names)
-        unless = draw(st.none() | where) if k else None
-        steps.append(Step(draw(where), tuple(zip(names, values, strict=True)), unless))
+        unless = draw(st.none() | predicates(schema, 1)) if k else None
+        steps.append(Step(draw(predicates(schema, 1)), tuple(zip(names, values, strict=True)), unless))
     window_ms, starts = draw(st.none() | st.sampled_from(WINDOWS_MS)), draw(st.sampled_from(STARTS))
     return MatchSteps(input, entity, time, tuple(steps), window_ms, starts)
 
 
 @st.composite
 def journeys(draw: DrawFn) -> Plan:
-    """MatchSteps over rows of few entities, kinds and times, so that attempts get far; now and then before 1970."""
-    x = draw(st.sampled_from([t for t in Type if t is not Type.ANY]))
+    """MatchSteps over rows of few entities, kinds and times, evenly thrown: so many attempts get far.
+
+    Now and then before 1970.
+    """
+    dice = draw(st.randoms(use_true_random=True))
+    x = dice.choice([t for t in Type if t is not Type.ANY])
+    values = draw(st.lists(literals(x), min_size=5, max_size=5))
+    gap = dice.choice([timedelta(hours=1), timedelta(microseconds=500)])
+    first = dice.choice([START, START, datetime(1970, 1, 1) - 4 * gap])
+    rows = [
+        (
+            dice.choice(["u", "u", "v", "v", None]),
+            dice.choice([*(first + n * gap for n in range(10)), None]),
+            dice.choice("abcd"),
+            dice.choice(values).value,
+        )
+        for _ in range(dice.randint(8, 24))
+    ]
     made = ("user", Type.STRING), ("time", Type.TIMESTAMP), ("kind", Type.STRING), ("x", x)
-    gap = draw(st.sampled_from([timedelta(hours=1), timedelta(microseconds=500)]))
-    first = draw(st.sampled_from([START, START, datetime(1970, 1, 1) - 4 * gap]))
-    times, kinds = st.integers(0, 9).map(lambda n: first + n * gap), st.sampled_from("abcd")
-    row = st.tuples(known(st.sampled_from("uuv")), known(times), kinds, literals(x).map(lambda e: e.value))
-    rows = draw(st.lists(row, min_size=draw(st.sampled_from([0, 8, 16])), max_size=20))
     user, time, kind, value = (Column(name, type) for name, type in made)
-    some = st.sets(kinds, min_size=1, max_size=2).map(sorted)
-    where = some.map(lambda of: In(kind, tuple(Literal(k, Type.STRING) for k in of)))
+
+    def some() -> Expr:
+        return In(kind, tuple(Literal(k, Type.STRING) for k in dice.sample("abcd", dice.choice([1, 1, 2]))))
+
+    steps = []
+    for k in range(dice.randint(1, 5)):
+        carried = tuple((f"{name}{k}", of) for name, of in (("kind", kind), ("X", value)) if dice.random() < 0.3)
+        steps.append(Step(some(), carried, some() if k and dice.random() < 0.3 else None))
     input = Values(tuple(SchemaColumn(name, type) for name, type in made), tuple(rows))
-    return draw(matches(input, user, time, where, st.sampled_from([kind, value]), 5))
+    return MatchSteps(input, user, time, tuple(steps), dice.choice([None, *WINDOWS_MS]), dice.choice(STARTS))
 
 
 @st.composite

@@ -293,9 +293,8 @@ def records(shown: Body) -> Any:
 
 
 def values_by_person(shown: Body) -> Any:
-    """Of records with two members: the person, and the value."""
-    assert all(len(record) == 2 for record in shown["records"]), shown
-    return {r["@usr.id"]: v for r in shown["records"] for name, v in r.items() if name != "@usr.id"}
+    """Of records that tell the person, maybe a time, and one value."""
+    return {r["@usr.id"]: v for r in shown["records"] for name, v in r.items() if name not in ("@usr.id", "timestamp")}
 
 
 def node_values(column: int) -> Callable[[Body], Any]:

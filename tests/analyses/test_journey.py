@@ -18,7 +18,6 @@ from analyses.event_worlds import (
     SEARCHES,
     WORLD,
     WORLDS,
-    Fact,
     Meaning,
     Small,
     audiences,
@@ -27,7 +26,6 @@ from analyses.event_worlds import (
     put,
     rows_of,
     smalls,
-    text_of,
 )
 from analyses.journey_model import Body, Flow, Given
 from roster.analyses.event_world import EventWorld
@@ -35,7 +33,7 @@ from roster.analyses.funnel import FlowCompute, MembersRequest, funnel, journey_
 from roster.analyses.journey import Journey
 from roster.analyses.measures import Compute
 from roster.analyses.periods import fixed_edges
-from roster.base.time import Range, epoch_ms, instant
+from roster.base.time import Range, instant
 from roster.model.schema import EVENT_SCHEMA
 from roster.operations.bodies import decode
 from roster.operations.bodies_journey import GraphQuery, JourneySearchBody

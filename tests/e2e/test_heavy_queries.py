@@ -1,4 +1,4 @@
-"""Queries made to hurt, on an engine of 512 MB: answered, or refused so that a person understands; events still come in."""
+"""Queries made to hurt, on an engine of 512 MB: answered, or refused readably, while events still come in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from servers import Answered, Server
 
 pytestmark = pytest.mark.e2e
-EVENTS = 300_000
+EVENTS = 100_000
 FROM_MS, MONTH_MS = 1_700_000_000_000, 30 * 86_400_000
 TO_MS = FROM_MS + MONTH_MS
 BASE = "/api/v2/product-analytics"
 PATHS = ("event.id", "date", "type", "usr.id", "session.id", "view.name", "context.unique", "context.score")
-MADE = f"""COPY (SELECT 'e' || i AS "event.id", {FROM_MS} + i * 8000 AS date, 'view' AS type,
-    'u' || (i * 7919 % 60000) AS "usr.id", 's' || (i // 3) AS "session.id", '/p' || (i % 60) AS "view.name",
+MADE = f"""COPY (SELECT 'e' || i AS "event.id", {FROM_MS} + i * 24000 AS date, 'view' AS type,
+    'u' || (i * 7919 % 30000) AS "usr.id", 's' || (i // 3) AS "session.id", '/p' || (i % 60) AS "view.name",
     'x' || i AS "context.unique", i % 100 AS "context.score" FROM range({EVENTS}) r(i)) TO '{{}}' (FORMAT parquet)"""
 
 
@@ -25,7 +25,7 @@ MADE = f"""COPY (SELECT 'e' || i AS "event.id", {FROM_MS} + i * 8000 AS date, 'v
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("heavy")
     duckdb.execute(MADE.format(folder / "events.parquet"))
-    server = Server(folder, engine_memory="512MB", query_timeout_s="20")
+    server = Server(folder, engine_memory="512MB", query_timeout_s="8")
     maps = [word for path in PATHS for word in ("--map", f"{path}={path}")]
     assert f"stored {EVENTS:,} events" in server.cli("load", str(folder / "events.parquet"), *maps)
     with server:
@@ -46,7 +46,7 @@ def steps(count: int, query: str = "@view.name:/p{}", key: str = "@usr.id", **mo
     return {"expression": " -> ".join(nodes), "node_objects": nodes, "join_keys": {"primary": key}} | more
 
 
-MANY = " OR ".join(f"@context.p{n}:*a*" for n in range(150))
+MANY = " OR ".join(f"@context.p{n}:*a*" for n in range(40))
 GROUPS = [{"facet": "@context.unique", "limit": 1_000_000}, {"facet": "@usr.id", "limit": 1_000_000}]
 OFTEN = {"operator": ">=", "value": "1"}
 SCALAR, JOURNEY, GRAPH = "formula_analytics_extended_request", "journey_request", "formula_journey_request"
@@ -65,7 +65,7 @@ HEAVY: dict[str, tuple[str, dict[str, Any]]] = {
         "analytics/timeseries",
         body(SCALAR, {"query": base(), "compute": {"aggregation": "count", "interval": 600_000}, "group_by": GROUPS}),
     ),
-    "150 paths with wildcards": (
+    "40 paths with wildcards": (
         "analytics/scalar",
         body(SCALAR, {"query": base(MANY), "compute": {"aggregation": "cardinality", "metric": "@context.unique"}}),
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from importlib.resources import files
@@ -11,42 +10,29 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from servers import Answered, Server
+from journeys import (
+    ACCOUNTS,
+    BASE,
+    DAY_MS,
+    HOUR_MS,
+    MINUTE_MS,
+    START_MS,
+    USERS,
+    VISITS,
+    Body,
+    body_of,
+    event,
+    often,
+    post,
+    search,
+    timed,
+)
+from servers import Server
 
 pytestmark = pytest.mark.xdist_group("journeys")
 
-Body = dict[str, Any]
 CONTRACT = json.loads(files("roster.http").joinpath("contract.json").read_text("utf-8"))
-BASE = "/api/v2/product-analytics"
-START_MS = 1_759_708_800_000
-"""Monday 2025-10-06 00:00 UTC."""
-MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
-TYPES = {
-    "funnel": "journey_request",
-    "scalar": "formula_journey_request",
-    "timeseries": "formula_journey_request",
-    "list": "journey_list_request",
-}
 NONE = {"min": 0, "max": 0, "avg": 0}
-VISITS: tuple[tuple[str, str | None, str | None, int, str], ...] = (
-    ("s1", "ann", "acme", 0, "AAABCC"),
-    ("s2", "bob", "acme", HOUR_MS, "AAABCCABC"),
-    ("s3", None, None, 2 * HOUR_MS, "AB"),
-    ("s4", "cy", "beta", DAY_MS, "A"),
-    ("s5", "cy", "beta", 2 * DAY_MS, "BC"),
-)
-"""Session, user, account, when it begins, its views a minute apart. s5 begins exactly 24 hours after s4."""
-
-
-def event(session: str, user: str | None, account: str | None, begins_ms: int, place: int, name: str) -> Body:
-    told: Body = {
-        "type": "view",
-        "date": START_MS + begins_ms + place * MINUTE_MS,
-        "session": {"id": session},
-        "view": {"id": f"{session}-{place}", "name": name, "loading_time": (place + 1) * 1000},
-        "usr": {"anonymous_id": "visitor"} if user is None else {"id": user, "email": f"{user}@x.com"},
-    }
-    return told | ({"account": {"id": account}} if account else {})
 
 
 @pytest.fixture(scope="module")
@@ -65,32 +51,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         connection = {"data": {"type": "connection_id", "id": "crm", "attributes": attributes}}
         assert server.ask("POST", f"{BASE}/users/mapping/connection", connection).status == 201
         yield server
-
-
-def view(name: str) -> Body:
-    return {"data_source": "product_analytics", "search": {"query": f"@view.name:{name}"}}
-
-
-def often(name: str, operator: str, value: str) -> Body:
-    search = {"query": f"@view.name:{name}", "occurrences": {"operator": operator, "value": value}}
-    return {"data_source": "product_analytics_occurrence", "search": search}
-
-
-def search(expression: str = "A -> B -> C", **more: Any) -> Body:
-    return {"expression": expression, "node_objects": {name: view(name) for name in "ABC"}, **more}
-
-
-USERS = {"join_keys": {"primary": "@usr.id"}}
-ACCOUNTS = {"join_keys": {"primary": "@account.id"}}
-
-
-def body_of(kind: str, query: Body, **attributes: Any) -> Body:
-    span = {"from": START_MS, "to": START_MS + 3 * DAY_MS}
-    return {"data": {"type": TYPES[kind], "attributes": span | {"query": query} | attributes}}
-
-
-def post(server: Server, kind: str, body: Body) -> Answered:
-    return server.ask("POST", f"{BASE}/journey/{kind}", body)
 
 
 def ask(server: Server, kind: str, query: Body, **attributes: Any) -> Any:
@@ -190,11 +150,6 @@ def step(label: str, value: float, elapsed: Body, groups: list[Body] | None = No
 def test_unique_and_total(shop: Server, search: Body, unique: list[float], total: list[float]) -> None:
     assert values(shop, search) == unique
     assert values(shop, search, "count") == total
-
-
-def timed(operator: str, value: int, target: Body | None = None) -> Body:
-    wanted = {"name": "__dd.time_to_convert", "operator": operator, "value": value, "target": target}
-    return {"filters": {"graph_filters": [wanted]}}
 
 
 def sessions(operator: str, value: int) -> Body:
@@ -561,214 +516,6 @@ def test_it_is_explained(shop: Server) -> None:
         answer = shop.ask("POST", f"{BASE}/journey/{kind}?explain=true", body_of(kind, query))
         assert answer.status == 200, answer.body
         assert "MatchSteps" in str(answer.json()["data"]["attributes"]["queries"][0]["plan"])
-
-
-# refusals
-
-AT = "/data/attributes"
-SEARCH = f"{AT}/query/search"
-
-
-def at(pointer: str, value: Any) -> Body:
-    """A change of a request: the value at a place of its query."""
-    return {"pointer": pointer, "value": value}
-
-
-REFUSED: list[tuple[str, Body, str, str]] = [
-    ("funnel", at("/from", START_MS + 9 * DAY_MS), f"{AT}/from", "from < to"),
-    ("funnel", at("/from", -1), f"{AT}/from", "epoch milliseconds"),
-    ("funnel", at("/to", "x"), f"{AT}/to", ""),
-    ("funnel", at("/query/search/expression", "A -> -> B"), f"{SEARCH}/expression", "write it as A -> B -> C"),
-    ("funnel", at("/query/search/expression", ""), f"{SEARCH}/expression", "write it as A -> B -> C"),
-    ("funnel", at("/query/search/expression", " -> ".join("A" * 51)), f"{SEARCH}/expression", "at most 50"),
-    ("funnel", at("/query/search/expression", "A -> D"), f"{SEARCH}/expression", "nodes: A, B, C"),
-    ("funnel", at("/query/search/expression", None), f"{SEARCH}/expression", ""),
-    ("funnel", at("/query/search/node_objects/A/data_source", "rum"), f"{SEARCH}/node_objects/A/data_source", ""),
-    ("funnel", at("/query/search/node_objects/A", view("(")), f"{SEARCH}/node_objects/A/search/query", ""),
-    (
-        "funnel",
-        at("/query/search/node_objects/A", often("A", "!=", "1")),
-        f"{SEARCH}/node_objects/A/search/occurrences/operator",
-        "allowed: =, >=, <=, >, <",
-    ),
-    (
-        "funnel",
-        at("/query/search/node_objects/A", often("A", "=", "one")),
-        f"{SEARCH}/node_objects/A/search/occurrences/value",
-        'such as "3"',
-    ),
-    (
-        "funnel",
-        at("/query/search/node_objects/A", often("A", "=", "1") | {"data_source": "product_analytics"}),
-        f"{SEARCH}/node_objects/A/search/occurrences",
-        "product_analytics_occurrence",
-    ),
-    (
-        "funnel",
-        at("/query/search/join_keys", {"primary": "@usr"}),
-        f"{SEARCH}/join_keys/primary",
-        "allowed: @session.id",
-    ),
-    ("funnel", at("/query/search/conversion_window_ms", 0), f"{SEARCH}/conversion_window_ms", ""),
-    ("funnel", at("/query/search/order", "any"), f"{SEARCH}/order", ""),
-    ("funnel", at("/query/search/exclusions", [{"query": "("}]), f"{SEARCH}/exclusions/0/query", ""),
-    ("funnel", at("/query/search/exclusions", [{}]), f"{SEARCH}/exclusions/0/query", ""),
-    ("funnel", at("/query/search/exclusions", [{"query": "*", "from": "A"}]), f"{SEARCH}/exclusions/0/from", ""),
-    (
-        "funnel",
-        at("/query/search/exclusions", [{"query": "*"}, {"query": "*", "after": "D"}]),
-        f"{SEARCH}/exclusions/1/after",
-        "steps: A, B, C",
-    ),
-    (
-        "funnel",
-        at("/query/search/exclusions", [{"query": "*", "after": "B", "before": "B"}]),
-        f"{SEARCH}/exclusions/0",
-        "after names an earlier step",
-    ),
-    ("funnel", at("/query/search/filters", {"string_filter": "("}), f"{SEARCH}/filters/string_filter", ""),
-    (
-        "funnel",
-        at("/query/search/filters", {"audience_filters": {"users": [{"name": "a"}, {"name": "a"}]}}),
-        f"{SEARCH}/filters/audience_filters/users/1/name",
-        "unique",
-    ),
-    (
-        "funnel",
-        at("/query/search/filters", {"audience_filters": {"users": [{"name": "a"}], "formula": "b"}}),
-        f"{SEARCH}/filters/audience_filters/formula",
-        "",
-    ),
-    (
-        "funnel",
-        at("/query/search/filters", {"graph_filters": [{"name": "__dd.time", "operator": "=", "value": 1}]}),
-        f"{SEARCH}/filters/graph_filters/0/name",
-        "",
-    ),
-    (
-        "funnel",
-        at("/query/search/filters", timed("!=", 1)["filters"]),
-        f"{SEARCH}/filters/graph_filters/0/operator",
-        "",
-    ),
-    (
-        "funnel",
-        at("/query/search/filters", timed("=", 1, {"type": "node", "value": "D"})["filters"]),
-        f"{SEARCH}/filters/graph_filters/0/target/value",
-        "steps: A, B, C",
-    ),
-    (
-        "funnel",
-        at(
-            "/query/search/filters",
-            {
-                "graph_filters": [
-                    {
-                        "name": "__dd.dropoff_rate",
-                        "operator": "=",
-                        "value": 1,
-                        "target": {"type": "path", "start": "A", "end": "D"},
-                    }
-                ]
-            },
-        ),
-        f"{SEARCH}/filters/graph_filters/0/target/end",
-        "steps: A, B, C",
-    ),
-    ("funnel", at("/query/compute", {"aggregation": "p90"}), f"{AT}/query/compute/aggregation", ""),
-    ("funnel", at("/query/compute", {"aggregation": "avg"}), f"{AT}/query/compute/metric", "@view.loading_time"),
-    (
-        "funnel",
-        at("/query/compute", {"metric": "__dd.conversion_rate"}),
-        f"{AT}/query/compute/metric",
-        "journey/scalar",
-    ),
-    ("funnel", at("/query/group_by", [{"limit": 1}]), f"{AT}/query/group_by/0/facet", ""),
-    ("funnel", at("/query/group_by", [{"facet": "@tier"}] * 11), f"{AT}/query/group_by", "at most 10"),
-    ("funnel", at("/query/group_by", [{"facet": "@tier", "limit": 0}]), f"{AT}/query/group_by/0/limit", ""),
-    (
-        "funnel",
-        at("/query/group_by", [{"facet": "tier", "source": "users"}]),
-        f"{AT}/query/group_by/0/source",
-        "allowed",
-    ),
-    (
-        "funnel",
-        at("/query/group_by", [{"facet": "tier", "sort": {"aggregation": "avg", "metric": "@view.loading_time"}}]),
-        f"{AT}/query/group_by/0/sort/aggregation",
-        "count, or cardinality",
-    ),
-    (
-        "funnel",
-        at("/query/group_by", [{"facet": "tier", "target": {"type": "node", "value": "D"}}]),
-        f"{AT}/query/group_by/0/target/value",
-        "steps: A, B, C",
-    ),
-    ("scalar", at("/query/compute", None), f"{AT}/query/compute", ""),
-    ("scalar", at("/query/compute", {"aggregation": "avg"}), f"{AT}/query/compute/aggregation", "cardinality"),
-    (
-        "scalar",
-        at("/query/compute", {"aggregation": "sum", "metric": "__dd.time_to_convert"}),
-        f"{AT}/query/compute/aggregation",
-        "median",
-    ),
-    (
-        "scalar",
-        at("/query/compute", {"aggregation": "count", "target": {"type": "path", "start": "B", "end": "A"}}),
-        f"{AT}/query/compute/target",
-        "",
-    ),
-    (
-        "scalar",
-        at("/query/compute", {"aggregation": "count", "target": {"type": "edge"}}),
-        f"{AT}/query/compute/target",
-        "",
-    ),
-    ("timeseries", at("/interval", 0), f"{AT}/interval", ""),
-    (
-        "timeseries",
-        at("/query/compute", {"aggregation": "count", "interval": 1}),
-        f"{AT}/query/compute/interval",
-        "use an interval of at least",
-    ),
-    ("timeseries", at("/interval", 1), f"{AT}/interval", "use an interval of at least"),
-    ("list", at("/query/limit", 0), f"{AT}/query/limit", ""),
-    ("list", at("/query/conversion_type", "both"), f"{AT}/query/conversion_type", ""),
-    ("list", at("/query/entity_filters", "("), f"{AT}/query/entity_filters", ""),
-    ("list", at("/query/computed_columns", [{"name": "x"}]), f"{AT}/query/computed_columns/0/name", ""),
-    ("list", at("/query/sort", {"order": "up"}), f"{AT}/query/sort/order", ""),
-    (
-        "list",
-        at("/query/target", {"type": "node", "value": "C"}),
-        f"{AT}/query/target/value",
-        "nobody drops off at the last step",
-    ),
-]
-
-
-@pytest.mark.parametrize(("kind", "change", "place", "hint"), REFUSED, ids=lambda v: v if isinstance(v, str) else "")
-def test_a_mistake_is_told_with_its_place(shop: Server, kind: str, change: Body, place: str, hint: str) -> None:
-    query: Body = {"search": search()}
-    query |= {"compute": {"aggregation": "count"}} if kind in ("scalar", "timeseries") else {}
-    query |= {"conversion_type": "drop-off"} if kind == "list" and change["pointer"] == "/query/target" else {}
-    body = copy.deepcopy(body_of(kind, query))
-    *parents, last = change["pointer"][1:].split("/")
-    inner = body["data"]["attributes"]
-    for name in parents:
-        inner = inner[name]
-    inner[last] = change["value"]
-    answer = post(shop, kind, body)
-    assert answer.status == 400, answer.body
-    told = answer.json()["errors"]
-    assert any(f"(at {place}" in error and hint in error for error in told), told
-
-
-def test_a_segment_that_is_not_there(shop: Server) -> None:
-    segments = [{"name": "a", "segment_id": "6f7a3ad2-4f0f-4a3e-9a62-1f4f0c1f1b10"}]
-    body = body_of("funnel", {"search": search(filters={"audience_filters": {"segments": segments}})})
-    answer = post(shop, "funnel", body)
-    assert answer.status == 404
-    assert f"(at {SEARCH}/filters/audience_filters/segments/0/segment_id" in answer.json()["errors"][0]
 
 
 def test_a_segment_counts_its_members(shop: Server) -> None:

@@ -199,6 +199,11 @@ def inside(old: type[exp.Expr], change: Change) -> Change:
     return within
 
 
+def a_year_later(node: exp.Expr) -> exp.Expr:
+    year_us = exp.Literal.number(366 * 86_400_000_000)
+    return exp.LTE(this=node.this, expression=exp.Add(this=node.expression, expression=year_us))
+
+
 def window_moves(node: exp.Expr) -> exp.Expr:
     if isinstance(node.parent, exp.Alias) and node.parent.alias[:1] == "k" and node.parent.alias[1:].isdigit():
         before = f"k{int(node.parent.alias[1:]) - 1}"
@@ -280,7 +285,7 @@ FAULTS: dict[str, Fault] = {
     "the largest carried value": only(exp.Join, found_last("g")),
     "carried values of rows beside the step": only(exp.Join, of_any_row),
     "end of the window excluded": only(exp.Case, inside(exp.LTE, lambda n: exp.LT(**n.args))),
-    "window lost": only(exp.Case, inside(exp.LTE, lambda _: exp.true())),
+    "window lost": only(exp.Case, inside(exp.LTE, a_year_later)),
     "window from the step before": only(exp.Case, window_moves),
     "unless ignored": only(exp.Case, inside(exp.Not, lambda _: exp.true())),
     "unless holds at the place of the step": only(exp.Case, inside(exp.LT, lambda n: exp.LTE(**n.args))),

@@ -40,6 +40,10 @@ OWN_SCHEMAS: dict[str, Any] = {
     "Segments": _data({"type": "array", "items": _resource("segment")}),
     "OneSegment": _data(_resource("segment")),
     "SegmentTemplates": _data({"type": "array", "items": _resource("template_metadata")}),
+    "SegmentMembers": _data(_resource("segment_members")),
+    "SegmentWhy": _data(_resource("segment_why")),
+    "SegmentChanges": _data(_resource("segment_changes")),
+    "SegmentFile": {"type": "string", "description": "the file, in the type that was asked for"},
     "DeletedSegment": _data(_resource("deleted_segment")),
     "SavedQueries": _data({"type": "array", "items": _resource("saved_query")}),
     "OneSavedQuery": _data(_resource("saved_query")),
@@ -124,8 +128,24 @@ def _parameter(name: str, type: str, meaning: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": meaning, "schema": {"type": type}}
 
 
+COLUMNS = _parameter("columns", "string", "attributes, separated by commas; the id by default")
 OWN_PARAMETERS = {
     "QueryEventFilteredUsers": (ATTRIBUTE_TIME,),
+    "ListSegmentMembers": (
+        _parameter("limit", "integer", "members of a page"),
+        _parameter("cursor", "string", "next_cursor of the page before"),
+        COLUMNS,
+    ),
+    "ExplainSegmentMember": (_parameter("profile", "string", "the id of a user or account"),),
+    "ListSegmentChanges": (
+        _parameter("since", "integer", "epoch milliseconds"),
+        _parameter("limit", "integer", "keys at most of those who entered, and of those who left"),
+    ),
+    "ExportSegment": (_parameter("format", "string", "csv, ndjson or parquet; csv by default"), COLUMNS),
+    "ListRumSegments": (
+        _parameter("sort", "string", "name, created_at, modified_at or row_count, with - before it for descending"),
+        _parameter("limit", "integer", "segments at most"),
+    ),
     "EraseUser": (DRY_RUN,),
     "ExportUser": (
         _parameter("limit", "integer", "events of a page"),
