@@ -110,25 +110,21 @@ def _default(value: Any) -> str:
 
 
 def operations() -> str:
-    """Every operation of the contract and our own, with its state."""
+    """Every operation of the contract and our own."""
     bound = sorted(bindings(), key=lambda b: (b.path, b.verb))
     contract = [b for b in bound if b.name not in OWN_PATHS]
-    served = [b for b in contract if b.operation is not None]
-    missing = [b for b in contract if b.operation is None]
+    assert all(b.operation is not None for b in contract), "an operation of the contract is not served"
     own = [b for b in bound if b.name in OWN_PATHS]
     headings = ("operation", "verb", "path", "right", "success", "what it does")
     return page(
         "Operations",
-        f"Roster serves {len(served)} of the {len(contract)} operations of the API it speaks. `GET /openapi.json` "
-        "describes the served ones in full.",
-        "## Served",
-        grid(headings, map(_operation, served)),
+        f"Roster serves all {len(contract)} operations of the API it speaks, and its own. `GET /openapi.json` "
+        "describes them in full.",
+        "## Of the API",
+        grid(headings, map(_operation, contract)),
         "## Roster's own",
         grid(headings, map(_operation, own)),
         "Also `GET /health`, `GET /metrics` (Prometheus text) and `GET /openapi.json`. These three take no key.",
-        "## Not served yet",
-        "These answer 501 with the code `unsupported`.",
-        grid(("operation", "verb", "path"), ((b.name, b.verb, code(b.path)) for b in missing)),
         "## Rights",
         grid(("right", "credential"), ((code(right), words) for right, words in RIGHTS.items())),
     )

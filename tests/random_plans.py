@@ -187,8 +187,8 @@ def journeys(draw: DrawFn) -> Plan:
     rows = [
         (
             dice.choice(["u", "u", "v", "v", None]),
-            dice.choice([*(first + n * gap for n in range(10)), None]),
-            dice.choice("abcd"),
+            dice.choice([*(first + n * gap for n in range(8)), None]),
+            dice.choice("abcde"),
             dice.choice(values).value,
         )
         for _ in range(dice.randint(8, 24))
@@ -196,15 +196,16 @@ def journeys(draw: DrawFn) -> Plan:
     made = ("user", Type.STRING), ("time", Type.TIMESTAMP), ("kind", Type.STRING), ("x", x)
     user, time, kind, value = (Column(name, type) for name, type in made)
 
-    def some() -> Expr:
-        return In(kind, tuple(Literal(k, Type.STRING) for k in dice.sample("abcd", dice.choice([1, 1, 2]))))
+    def some(of: str) -> Expr:
+        return In(kind, tuple(Literal(k, Type.STRING) for k in dice.sample(of, dice.choice([1, 1, 2]))))
 
     steps = []
     for k in range(dice.randint(1, 5)):
         carried = tuple((f"{name}{k}", of) for name, of in (("kind", kind), ("X", value)) if dice.random() < 0.3)
-        steps.append(Step(some(), carried, some() if k and dice.random() < 0.3 else None))
+        steps.append(Step(some("abcd"), carried, some("abcde") if k and dice.random() < 0.5 else None))
     input = Values(tuple(SchemaColumn(name, type) for name, type in made), tuple(rows))
-    return MatchSteps(input, user, time, tuple(steps), dice.choice([None, *WINDOWS_MS]), dice.choice(STARTS))
+    window_ms = dice.choice([None, *(n * gap // timedelta(milliseconds=1) for n in range(5))])
+    return MatchSteps(input, user, time, tuple(steps), window_ms, dice.choice(STARTS))
 
 
 @st.composite

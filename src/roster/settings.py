@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     fields_max: int = Field(200, ge=1, description="fields of one connection")
     tables_max: int = Field(100, ge=1, description="reference tables")
     segments_max: int = Field(1000, ge=1, description="segments")
-    segment_snapshots_days: float = Field(35.0, ge=0, description="days it is remembered who was in a segment; 0: never")
+    segment_snapshots_days: float = Field(35.0, ge=0, description="days that it is kept who was in a segment; 0: none")
     queries_max: int = Field(1000, ge=1, description="saved queries")
     events_days: float = Field(
         457.0, gt=0, description="days that events are kept, and profiles that were not seen since"

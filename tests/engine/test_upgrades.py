@@ -14,7 +14,15 @@ NEW_COLUMNS = {
     "users": ("traits", "traits_text", "traits_text_at"),
     "accounts": ("traits", "traits_text", "traits_text_at"),
 }
-NEW_TABLES = ("identities", "trait_kinds", "stale_sessions", "session_spans", "view_parts", "static_lists", "static_members")
+NEW_TABLES = (
+    "identities",
+    "trait_kinds",
+    "stale_sessions",
+    "session_spans",
+    "view_parts",
+    "static_lists",
+    "static_members",
+)
 SHOWN = {
     "events": "event_id, resolved_user_id, v, user_traits, account_traits, rest::JSON::VARCHAR",
     "users": "user_id, events_count, session_count, traits::JSON::VARCHAR, traits_text_at",

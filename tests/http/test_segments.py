@@ -77,6 +77,7 @@ def test_a_segment_is_answered_in_the_drafted_shape(shop: Server, gold: str) -> 
     assert set(person) == {"id", "uuid", "handle", "name", "icon"}
     assert person["name"] == "test", "the name of the application key"
     assert len(shown.pop("hash")) == 64
+    assert shown.pop("computed_at") >= created
     assert shown == {
         "uuid": gold,
         "name": "gold",

@@ -1,4 +1,4 @@
-"""Owns who is put on a kept list: keys that are given, or found once, and how many of them are profiles. Runs nothing."""
+"""Owns who is put on a kept list: keys that are given or found once, and how many are profiles. Runs nothing."""
 
 from __future__ import annotations
 

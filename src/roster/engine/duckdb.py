@@ -109,9 +109,7 @@ class DuckEngine:
         return _bytes_of(file)
 
     @contextmanager
-    def written(
-        self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None
-    ) -> Iterator[Path]:
+    def written(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[Path]:
         """A file of the rows of a plan, which goes with the block. Errors: as of `run`; rows are not limited."""
         self._folder.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=self._folder) as folder:

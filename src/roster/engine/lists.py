@@ -44,9 +44,7 @@ class DuckLists:
         with self._duck.write() as connection:
             _drop(connection, [id])
             connection.execute("INSERT INTO static_lists VALUES (?, ?, ?)", [id, entity.value, instant(at_ms)])
-            connection.execute(
-                f"INSERT INTO static_members {_KEYS.format(rows=rows)}", {"list": id, "rows": given}
-            )
+            connection.execute(f"INSERT INTO static_members {_KEYS.format(rows=rows)}", {"list": id, "rows": given})
 
     def drop(self, *ids: str) -> None:
         """Forget lists."""

@@ -20,7 +20,11 @@ from roster.operations.segments import find_segment
 from roster.ports import FileFormat
 
 LIMIT_DEFAULT = 100
-MEDIA = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
+MEDIA = {
+    "csv": "text/csv; charset=utf-8",
+    "ndjson": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+}
 
 
 def list_members(context: Context, request: Request) -> Reply:
@@ -77,7 +81,8 @@ def export_members(context: Context, request: Request) -> Reply:
     segment, columns = _asked(context, request)
     format = request.query.get("format", ["csv"])[-1]
     if format not in MEDIA:
-        raise Error(Code.INVALID, f"unknown format {format!r}", at="parameter format", hint=f"allowed: {', '.join(MEDIA)}")
+        hint = f"allowed: {', '.join(MEDIA)}"
+        raise Error(Code.INVALID, f"unknown format {format!r}", at="parameter format", hint=hint)
     world = event_world_of(context)
     plan, warnings = file_members(world, segment, columns)
     content = context.engine.export(plan, cast("FileFormat", format), context.limits.budget(), request.cancel)

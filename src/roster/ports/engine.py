@@ -77,7 +77,7 @@ class Engine(Protocol):
     def explain(self, plan: Plan, budget: Budget) -> Explanation: ...
 
     def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
-        """The rows of a plan as the bytes of a file, its columns under their names. Errors: as of `run`, all at once."""
+        """The rows of a plan as the bytes of a file, its columns under their names. Errors: as of `run`, at once."""
         ...
 
     def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
