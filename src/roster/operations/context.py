@@ -27,6 +27,8 @@ class Limits:
 
     query_timeout_s: float
     query_rows_max: int
+    query_timeout_s_of: Map[str, float]
+    query_rows_max_of: Map[str, int]
     profiles_limit_default: int
     profiles_limit_max: int
     search_terms_max: int
@@ -41,8 +43,12 @@ class Limits:
     rows_body_bytes_max: int
     event_body_bytes_max: int
 
-    def budget(self) -> Budget:
-        return Budget(timeout_s=self.query_timeout_s, rows_max=self.query_rows_max)
+    def budget(self, key_id: str = "") -> Budget:
+        """What a query may use; some API keys have a budget of their own."""
+        return Budget(
+            timeout_s=self.query_timeout_s_of.get(key_id, self.query_timeout_s),
+            rows_max=self.query_rows_max_of.get(key_id, self.query_rows_max),
+        )
 
     def alias_ms(self) -> int:
         return int(self.alias_days * 86_400_000)
@@ -205,7 +211,7 @@ class Reply:
 
 def run_plans(context: Context, request: Request, plans: Sequence[Plan]) -> list[Answer]:
     """Answers in the order of the plans, all of one snapshot, within the budget and for as long as the caller waits."""
-    return context.engine.run(plans, context.limits.budget(), request.cancel)
+    return context.engine.run(plans, context.limits.budget(request.caller.api_key_id), request.cancel)
 
 
 ENTITIES = {"users": Entity.USERS, "user": Entity.USERS, "accounts": Entity.ACCOUNTS, "account": Entity.ACCOUNTS}
