@@ -181,13 +181,13 @@ def journeys(draw: DrawFn) -> Plan:
     """
     dice = draw(st.randoms(use_true_random=True))
     x = dice.choice([t for t in Type if t is not Type.ANY])
-    values = draw(st.lists(literals(x), min_size=5, max_size=5))
+    values = draw(st.lists(literals(x), min_size=2, max_size=5, unique_by=repr))
     gap = dice.choice([timedelta(hours=1), timedelta(microseconds=500)])
     first = dice.choice([START, START, datetime(1970, 1, 1) - 4 * gap])
     rows = [
         (
             dice.choice(["u", "u", "v", "v", None]),
-            dice.choice([*(first + n * gap for n in range(8)), None]),
+            dice.choice([*(first + n * gap for n in range(6)), None]),
             dice.choice("abcde"),
             dice.choice(values).value,
         )
@@ -201,8 +201,10 @@ def journeys(draw: DrawFn) -> Plan:
 
     steps = []
     for k in range(dice.randint(1, 5)):
-        carried = tuple((f"{name}{k}", of) for name, of in (("kind", kind), ("X", value)) if dice.random() < 0.3)
-        steps.append(Step(some("abcd"), carried, some("abcde") if k and dice.random() < 0.5 else None))
+        carried = tuple((f"{name}{k}", of) for name, of in (("kind", kind), ("X", value)) if dice.random() < 0.5)
+        steps.append(
+            Step(some("abcd"), carried, some(dice.choice(["ee", "abcde"])) if k and dice.random() < 0.5 else None)
+        )
     input = Values(tuple(SchemaColumn(name, type) for name, type in made), tuple(rows))
     window_ms = dice.choice([None, *(n * gap // timedelta(milliseconds=1) for n in range(5))])
     return MatchSteps(input, user, time, tuple(steps), window_ms, dice.choice(STARTS))
@@ -337,6 +339,8 @@ def cases(draw: DrawFn) -> tuple[World, Plan]:
     if kind < 6:
         return World({"events": (SchemaColumn("n", Type.INTEGER),)}, {"events": []}), draw(journeys())
     world = draw(worlds())
+    if kind == 6:
+        return world, draw(joins(draw(leaves(world)), draw(leaves(world))))
     return world, draw(plans(world, draw(st.sampled_from([1, 2, 3]))))
 
 

@@ -51,13 +51,27 @@ from roster.model.schema import Entity
 from worlds import World as Tables
 
 
+def moved(event: Fact, start_ms: int, later: int, hour_ms: int) -> int:
+    return start_ms + (epoch_ms(event["time"]) - start_ms) * (hour_ms // HOUR_MS) + later * hour_ms
+
+
+FULL = smalls(10).filter(lambda small: len(small.facts) > 3)
+
+
 @st.composite
 def stretched(draw: st.DrawFn) -> tuple[Small, int]:
-    """A world whose hours are longer, so that they reach over weeks and months; and how long they are."""
-    small, hour_ms = draw(smalls(14)), HOUR_MS * draw(st.sampled_from([1, 7, 30]))
+    """A world whose hours are longer, so that they reach over weeks and months; and how long they are.
+
+    Its events happen again later, so that many come back.
+    """
+    small, hour_ms = draw(FULL), HOUR_MS * draw(st.sampled_from([1, 7, 30]))
     rows = dict(small.tables.tables)
-    times = {e["event_id"]: (epoch_ms(e["time"]) - small.start_ms) * (hour_ms // HOUR_MS) for e in rows["events"]}
-    rows["events"] = [e | {"time": instant(small.start_ms + times[e["event_id"]])} for e in rows["events"]]
+    again = draw(st.sampled_from([(0,), (0, 24), (0, 24), (0, 3, 25), (0, 12, 24, 36)]))
+    rows["events"] = [
+        e | {"event_id": f"{e['event_id']}-{later}", "time": instant(moved(e, small.start_ms, later, hour_ms))}
+        for e in rows["events"]
+        for later in again
+    ]
     return Small(Tables(small.tables.schemas, rows), facts_of(rows), small.start_ms), hour_ms
 
 
@@ -94,13 +108,13 @@ class Case:
 def cases(draw: st.DrawFn, grouped: bool = True) -> Case:
     pick = st.sampled_from
     small, hour_ms = draw(stretched())
-    since, until = (small.start_ms + hours * hour_ms for hours in draw(spans()))
-    cohort, own = draw(pick(SEARCHES)), draw(pick((None, None, *SEARCHES)))
-    interval, again = draw(pick(INTERVALS)), draw(pick((None, None, None, *INTERVALS)))
+    since, until = (small.start_ms + hours * hour_ms for hours in draw(st.just((-1, 60)) | spans()))
+    cohort, own = draw(st.just(SEARCHES[2]) | pick(SEARCHES)), draw(st.none() | pick(SEARCHES))
+    interval, again = draw(pick(INTERVALS)), draw(st.none() | pick(INTERVALS))
     at_least = draw(pick((0, 0, 0, 2)))
     occurrences = Occurrences(">=", at_least) if at_least else None
     entity = draw(pick(Entity))
-    parts, formula, admitted = draw(audiences())
+    parts, formula, admitted = draw(st.just(([], "", lambda _: True)) | audiences())
     searched = draw(pick((("", lambda _: True), ("", lambda _: True), *SEARCHES[4:6])))
     audience = Audience(tuple(Group(n, Entity(e), t, "/a") for n, e, t in parts), formula_of(formula, parts))
     span = Range(since, until)
@@ -115,7 +129,7 @@ def cases(draw: st.DrawFn, grouped: bool = True) -> Case:
         draw(st.booleans()),
         audience,
         BaseQuery(searched[0], "/s"),
-        draw(pick((False, False, True))),
+        draw(st.booleans()),
         draw(pick((False, False, True))),
     )
     chosen = draw(st.lists(st.tuples(pick(FACETS), st.booleans(), st.integers(1, 3), st.booleans()), max_size=2))

@@ -26,14 +26,15 @@ from analyses.event_worlds import (
     span_of,
 )
 from analyses.sankey_model import Asked, expected, paths
-from roster.analyses.audience import Audience, Group
+from roster.analyses.audience import EVERYONE, Audience, Group
 from roster.analyses.base_query import BaseQuery
 from roster.analyses.explore import Selection
 from roster.analyses.journey import Key
 from roster.analyses.sankey import Diagram, Pathways, diagram, pathways
-from roster.base.time import Range
+from roster.base.time import Range, instant
 from roster.model.formula import parse_formula
-from roster.model.schema import Entity
+from roster.model.schema import EVENT_SCHEMA, Entity
+from worlds import World as Tables
 
 PERSON = {Key.SESSION: "@session.id", Key.USER: "person", Key.ACCOUNT: "@account.id"}
 ANCHORS = (*[None] * 8, "home", "*art", "?ome", "*", "nowhere")
@@ -57,8 +58,8 @@ def shown(made: Diagram) -> tuple[list[Any], list[Any]]:
 def asked_of(random: Random) -> Asked:
     pick = random.choice
     facets = pick(
-        [("@view.name", "@view.name")] * 6
-        + [("@view.name", "@action.name"), ("@context.plan", "@context.plan"), ("@tier", "@size")]
+        [("@view.name", "@view.name"), ("@view.name", "@view.name"), ("@view.name", "@action.name")] * 3
+        + [("@context.plan", "@context.plan"), ("@tier", "@size")]
     )
     is_one = facets[0] == facets[1]
     return Asked(
@@ -118,3 +119,22 @@ def test_the_worlds_have_paths_to_compare() -> None:
     cases = [case_of(Random(seed)) for seed in range(200)]
     assert sum(len(paths(c.events, c.asked)) > 1 for c in cases) > 40
     assert sum(any(len(values) > 2 for _, values, _ in paths(c.events, c.asked)) for c in cases) > 40
+
+
+def test_of_one_instant_the_event_with_the_later_id_leads_to_the_last_column(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """By hand: `buy` has the time of `cart` and a later id, so it comes after it; `look` comes before it."""
+    rows = dict(small_of(Random(0), 0).tables.tables)
+    events = (("e1", 0, "home", None), ("e2", 1, None, "look"), ("e3", 1, "cart", None), ("e4", 1, None, "buy"))
+    rows["events"] = [
+        {c.name: None for c in EVENT_SCHEMA}
+        | {"event_id": id, "time": instant(hour * HOUR_MS), "type": "view", "session_id": "s"}
+        | {"view_name": view, "action_name": action}
+        for id, hour, view, action in events
+    ]
+    put(connection, Small(Tables(small_of(Random(0), 0).tables.schemas, rows), [], 0))
+    selection = Selection(Range(0, HOUR_MS * 2), BaseQuery("", "/q"), EVERYONE)
+    asked = Pathways(selection, Key.SESSION, (), "@view.name", "@action.name", None, None, 3, 5)
+    made, _ = diagram(rows_of(connection, pathways(WORLD, asked)[0]), asked)
+    assert [node.id for node in made.nodes] == ["0:home", "1:cart", "2:buy"]

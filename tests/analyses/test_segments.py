@@ -104,7 +104,7 @@ def periods(draw: st.DrawFn) -> Body:
 def placed(rule: Body, start_ms: int, now_ms: int) -> Body:
     """Hours of a period as times of a world."""
     times: Body = {name: start_ms + rule[name] * HOUR_MS for name in ("from", "to") if name in rule}
-    return rule | times | ({"within_ms": now_ms - start_ms - HOUR_MS} if "within_ms" in rule else {})
+    return rule | times | ({"within_ms": max(now_ms - start_ms - HOUR_MS, 0)} if "within_ms" in rule else {})
 
 
 @st.composite

@@ -137,12 +137,12 @@ def test_a_funnel(
 
 
 def test_weekly_retention(shop: Server, events: pl.DataFrame) -> None:
-    """Users who saw `home` in a week, by the weeks in which they put something into the cart after it."""
+    """Users who saw `home` in a week, by the weeks in which they put something into the cart, not before it."""
     week = pl.col("timestamp").dt.truncate("1w")
     home = events.filter(event="home").with_columns(week.alias("cohort"))
     began = home.group_by("user_id", "cohort").agg(pl.col("ms").min().alias("began"))
     returns = events.filter(event="add_to_cart").select("user_id", "ms", week.alias("week"))
-    back = began.join(returns, on="user_id").filter(pl.col("ms") > pl.col("began"))
+    back = began.join(returns, on="user_id").filter(pl.col("ms") >= pl.col("began"))
     period = ((pl.col("week") - pl.col("cohort")).dt.total_days() // 7).alias("period")
     cells = back.with_columns(period).group_by("cohort", "period").agg(pl.col("user_id").n_unique().alias("users"))
     counts = {(cohort, period): users for cohort, period, users in cells.iter_rows()}

@@ -144,7 +144,9 @@ def test_a_list_of_accounts(shop: Server) -> None:
 
 def test_a_list_of_an_uploaded_file(shop: Server) -> None:
     attributes = {"headers": ["Who", "Mail"], "part_count": 1, "part_size": 1, "table_name": "people"}
-    started = shop.ask("POST", "/api/v2/reference-tables/uploads", {"data": {"type": "upload", "attributes": attributes}})
+    started = shop.ask(
+        "POST", "/api/v2/reference-tables/uploads", {"data": {"type": "upload", "attributes": attributes}}
+    )
     data = started.json()["data"]
     early = fix(shop, "uploaded", upload_id=data["id"])
     assert early.status == 400

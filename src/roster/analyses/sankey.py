@@ -26,6 +26,7 @@ from roster.query.expr import (
     Not,
     Or,
     conjunction,
+    type_of,
 )
 from roster.query.plan import (
     Agg,
@@ -142,6 +143,15 @@ def pathways(world: EventWorld, asked: Pathways) -> tuple[Plan, list[str]]:
     return Union((Project(named, rows), _links(steps, best))), warnings
 
 
+def steps_of_paths(world: EventWorld, asked: Pathways, carried: tuple[Named, ...]) -> tuple[Plan, list[str]]:
+    """One row a step of a path: `end`, the place it ends at (from 2 on), `source` and `target`; and warnings.
+
+    `carried`: what is told of the event that a step ends with.
+    """
+    events, warnings = selected_events(world, asked.selection)
+    return _steps(world, asked, events, carried), warnings
+
+
 def _integer(value: int) -> Literal:
     return Literal(value, Type.INTEGER)
 
@@ -165,32 +175,42 @@ def _keys(count: int, name: str = "key") -> tuple[Column, ...]:
     return tuple(Column(f"#{name}{n}", Type.STRING) for n in range(count))
 
 
-def _valued(world: EventWorld, asked: Pathways, events: Plan, facet: str, at: str, key: str = "key") -> Plan:
+def _valued(
+    world: EventWorld,
+    asked: Pathways,
+    events: Plan,
+    facet: str,
+    at: str,
+    key: str = "key",
+    carried: tuple[Named, ...] = (),
+) -> Plan:
     """The events that have a value of the facet and all keys: keys, time, event and value."""
     at_keys = "/data/attributes/search/join_keys/secondary"
     parts = (KEY_OF[asked.key], *(_text(world, name, f"{at_keys}/{n}") for n, name in enumerate(asked.secondary)))
     keys = _keys(len(parts), key)
     named = [(key.name, part) for key, part in zip(keys, parts, strict=True)]
-    rows = Project(events, (*named, (_TIME.name, TIME), (_EVENT.name, _ID), (_VALUE.name, _text(world, facet, at))))
+    told = ((_TIME.name, TIME), (_EVENT.name, _ID), (_VALUE.name, _text(world, facet, at)), *carried)
+    rows = Project(events, (*named, *told))
     return Filter(rows, conjunction(*(Not(IsNull(c)) for c in (*keys, _VALUE))))
 
 
-def _steps(world: EventWorld, asked: Pathways, events: Plan) -> Plan:
+def _steps(world: EventWorld, asked: Pathways, events: Plan, carried: tuple[Named, ...] = ()) -> Plan:
     """One row a step of a path that is shown: the place it ends at, the value before and the value there."""
     keys = _keys(1 + len(asked.secondary))
     order = (SortKey(_TIME), SortKey(_EVENT))
-    valued = _valued(world, asked, events, asked.source, "/data/attributes/definition/source")
+    valued = _valued(world, asked, events, asked.source, "/data/attributes/definition/source", carried=carried)
+    beside = tuple((name, Column(name, type_of(value))) for name, value in carried)
     before = Ranked(valued, _BEFORE.name, Rank.LAG, _VALUE, keys, order)
     moved = Filter(before, Not(Compare("=", _BEFORE, _VALUE)))
     placed, place, shown = _anchored(Ranked(moved, _PLACE.name, Rank.ROW_NUMBER, None, keys, order), asked, keys)
     is_one = asked.source == asked.target
     inside = (Compare(">", place, _integer(1)), Compare("<=", place, _integer(asked.columns - (not is_one))))
-    steps: tuple[Named, ...] = ((_END.name, place), (_SOURCE.name, _BEFORE), (_TARGET.name, _VALUE))
+    steps: tuple[Named, ...] = ((_END.name, place), (_SOURCE.name, _BEFORE), (_TARGET.name, _VALUE), *beside)
     plan: Plan = Project(Filter(placed, conjunction(*inside, *shown)), steps)
     if is_one:
         return plan
     last = Filter(placed, Compare("=", place, _integer(asked.columns - 1)))
-    return Union((plan, _to_target(world, asked, events, last, keys)))
+    return Union((plan, _to_target(world, asked, events, last, keys, carried)))
 
 
 def _anchored(placed: Plan, asked: Pathways, keys: tuple[Column, ...]) -> tuple[Plan, Expr, list[Expr]]:
@@ -220,9 +240,11 @@ def _beside(plan: Plan, rows: Plan, pattern: str, name: Column, keys: tuple[Colu
     return Join(plan, firsts, "inner", tuple(zip(keys, theirs, strict=True)))
 
 
-def _to_target(world: EventWorld, asked: Pathways, events: Plan, rows: Plan, keys: tuple[Column, ...]) -> Plan:
+def _to_target(
+    world: EventWorld, asked: Pathways, events: Plan, rows: Plan, keys: tuple[Column, ...], carried: tuple[Named, ...]
+) -> Plan:
     """Steps from the last column but one to the first later value of the target's facet."""
-    valued = _valued(world, asked, events, asked.target, "/data/attributes/definition/target", "target.")
+    valued = _valued(world, asked, events, asked.target, "/data/attributes/definition/target", "target.", carried)
     since, after = Column("#since", TIME.type), Column("#after", _ID.type)
     begun = Project(rows, (*_same(*keys), (since.name, _TIME), (after.name, _EVENT), (_SOURCE.name, _VALUE)))
     theirs = _keys(len(keys), "target.")
@@ -231,14 +253,16 @@ def _to_target(world: EventWorld, asked: Pathways, events: Plan, rows: Plan, key
     later = Filter(both, Or((Compare(">", _TIME, since), tied)))
     ranked = Ranked(later, _RANK.name, Rank.ROW_NUMBER, None, keys, (SortKey(_TIME), SortKey(_EVENT)))
     first = Filter(ranked, Compare("=", _RANK, _integer(1)))
-    return Project(first, ((_END.name, _integer(asked.columns)), *_same(_SOURCE), (_TARGET.name, _VALUE)))
+    beside = tuple((name, Column(name, type_of(value))) for name, value in carried)
+    return Project(first, ((_END.name, _integer(asked.columns)), *_same(_SOURCE), (_TARGET.name, _VALUE), *beside))
 
 
 def _nodes(steps: Plan) -> Plan:
-    """Each value of each column with the paths that come in and go out. `steps`: counted."""
-    both = Join(
-        steps, Values((SchemaColumn(_BACK.name, _BACK.type),), ((0,), (1,))), "inner", ()
-    )  # each step once for its end, once for its start
+    """Each value of each column with the paths that come in and go out. `steps`: counted.
+
+    A step is taken twice, for its end and one place back for its start, so that the steps are read once.
+    """
+    both = Join(steps, Values((SchemaColumn(_BACK.name, _BACK.type),), ((0,), (1,))), "inner", ())
     is_end = Compare("=", _BACK, _integer(0))
     keys: tuple[Named, ...] = (
         (_PLACE.name, _less(_END, _BACK)),

@@ -36,6 +36,8 @@ _MARK = (
         WHERE line ->> '$.columns.user_id' = $id AND line ->> '$.columns.user_email' <> ''""",
 )
 _SESSION_ROW = "type = 'session' AND session_id IN (SELECT session_id FROM touched_sessions)"
+_LISTED = """list IN (SELECT list FROM static_lists WHERE entity = 'users')
+    AND key IN (SELECT user_id FROM gone_users UNION SELECT anonymous_id FROM gone_ids)"""
 _LOSING = """
     CREATE OR REPLACE TEMP TABLE losing_accounts AS
     SELECT DISTINCT account_id FROM gone JOIN accounts USING (account_id)
@@ -55,7 +57,7 @@ _COUNTED = {
     "anonymous_ids": "gone_ids",
     "view_parts": "view_parts WHERE view_id IN (SELECT view_id FROM gone_views)",
     "accounts_renewed": "touched_accounts",
-    "list_entries": "static_members WHERE key = $id AND list IN (SELECT list FROM static_lists WHERE entity = 'users')",
+    "list_entries": f"static_members WHERE {_LISTED}",
 }
 _LEFT = """events WHERE session_id IN (SELECT session_id FROM touched_sessions) AND type NOT IN ('session', 'server')"""
 _REMOVE = (
@@ -65,8 +67,7 @@ _REMOVE = (
     "DELETE FROM session_spans WHERE session_id IN (SELECT session_id FROM touched_sessions)",
     "DELETE FROM stale_sessions WHERE session_id IN (SELECT session_id FROM touched_sessions)",
     "DELETE FROM identities WHERE anonymous_id IN (SELECT anonymous_id FROM gone_ids)",
-    """DELETE FROM static_members WHERE key IN (SELECT user_id FROM gone_users)
-        AND list IN (SELECT list FROM static_lists WHERE entity = 'users')""",
+    f"DELETE FROM static_members WHERE {_LISTED}",
 )
 # somebody else's events in a session of theirs together: its row is made anew from what is left
 _STALE = f"INSERT INTO stale_sessions SELECT session_id, min(time), max(time) FROM {_LEFT} GROUP BY session_id"

@@ -45,6 +45,7 @@ OWN_SCHEMAS: dict[str, Any] = {
     "SegmentChanges": _data(_resource("segment_changes")),
     "SegmentFile": {"type": "string", "description": "the file, in the type that was asked for"},
     "DeletedSegment": _data(_resource("deleted_segment")),
+    "People": _data(_resource("people")),
     "SavedQueries": _data({"type": "array", "items": _resource("saved_query")}),
     "OneSavedQuery": _data(_resource("saved_query")),
     "SavedQueryAnswer": {"type": "object", "required": ["data"], "properties": {"data": {"type": "object"}}},

@@ -12,7 +12,6 @@ from roster.analyses.periods import fitting_ms, fixed_edges
 from roster.base.errors import Code, Error
 from roster.base.time import Range
 from roster.operations.analysis import (
-    AT,
     QUERY_AT,
     answer,
     frame,
@@ -26,7 +25,7 @@ from roster.operations.analysis import (
     unit_list,
 )
 from roster.operations.bodies import decode
-from roster.operations.bodies_analyses import AnalyticsAttributes, AnalyticsBody, AnalyticsListBody
+from roster.operations.bodies_analyses import AnalyticsBody, AnalyticsListBody, AnalyticsQuery
 from roster.operations.context import Context, Reply, Request
 from roster.operations.event_worlds import event_world_of
 from roster.operations.profiles import shown
@@ -40,7 +39,7 @@ POINTS_MAX = 500_000
 def query_scalar(context: Context, request: Request) -> Reply:
     """One number over the events that match, or one a group."""
     asked = decode(AnalyticsBody, request.body).data.attributes
-    selection, compute, groups = _read(asked)
+    selection, compute, groups = read_analytics(asked.from_, asked.to, asked.query)
     world = event_world_of(context, request)
     made = scalar(world, selection, compute, groups)
     answers = answer(context, request, world, "QueryProductAnalyticsScalar", made.plans, made.warnings)
@@ -67,7 +66,7 @@ def scalar_columns(
 def query_timeseries(context: Context, request: Request) -> Reply:
     """Numbers over time: one series, or one a group."""
     asked = decode(AnalyticsBody, request.body).data.attributes
-    selection, compute, groups = _read(asked)
+    selection, compute, groups = read_analytics(asked.from_, asked.to, asked.query)
     width_ms = asked.query.compute.interval or fitting_ms(selection.span)
     edges = fixed_edges(selection.span, width_ms, f"{QUERY_AT}/compute/interval")
     world = event_world_of(context, request)
@@ -133,18 +132,15 @@ def query_list(context: Context, request: Request) -> Reply:
     return frame(id, "list_response", attributes, understood, made.warnings)
 
 
-def _read(asked: AnalyticsAttributes) -> tuple[Selection, Compute, tuple[GroupBy, ...]]:
-    query = asked.query
+def read_analytics(from_ms: int, to_ms: int, query: AnalyticsQuery) -> tuple[Selection, Compute, tuple[GroupBy, ...]]:
+    """Which events, what is computed of them and in which groups. Errors: INVALID with the place."""
     selection = Selection(
-        read_range(asked.from_, asked.to, AT),
+        read_range(from_ms, to_ms),
         read_base_query(query.query, f"{QUERY_AT}/query"),
         read_audience(query.audience_filters, f"{QUERY_AT}/audience_filters"),
     )
-    return (
-        selection,
-        read_compute(query.compute, f"{QUERY_AT}/compute"),
-        read_groups(query.group_by, f"{QUERY_AT}/group_by"),
-    )
+    groups = read_groups(query.group_by, f"{QUERY_AT}/group_by")
+    return selection, read_compute(query.compute, f"{QUERY_AT}/compute"), groups
 
 
 def _understood(span: Range, compute: Compute, groups: Sequence[GroupBy]) -> dict[str, Any]:

@@ -27,17 +27,17 @@ def query_sankey(context: Context, request: Request) -> Reply:
     """The paths that events take from value to value of a facet, as columns of nodes with links between them."""
     asked = decode(SankeyBody, request.body).data.attributes
     world = event_world_of(context, request)
-    paths = _read(world, asked)
+    paths = read_pathways(world, asked)
     plan, warnings = pathways(world, paths)
     answers = answer(context, request, world, "QueryProductAnalyticsSankey", (plan,), warnings)
     if isinstance(answers, Reply):
         return answers
     made, doubts = diagram(answers[0].rows, paths)
     id = context.clock.new_id()
-    return frame(id, "sankey_response", _shown(made), _understood(paths), (*warnings, *doubts))
+    return frame(id, "sankey_response", _shown(made), told_pathways(paths), (*warnings, *doubts))
 
 
-def _read(world: EventWorld, asked: SankeyAttributes) -> Pathways:
+def read_pathways(world: EventWorld, asked: SankeyAttributes) -> Pathways:
     """The paths a request is about. Errors: INVALID with the place and what would be right."""
     definition, search = asked.definition, asked.search
     source = _facet(world, definition.source, f"{AT}/definition/source")
@@ -81,7 +81,7 @@ def _keys(given: JoinKeysBody | None) -> tuple[Key, tuple[str, ...]]:
     return Key(primary), tuple(name for name in dict.fromkeys(secondary) if name != primary)
 
 
-def _understood(paths: Pathways) -> dict[str, Any]:
+def told_pathways(paths: Pathways) -> dict[str, Any]:
     told = told_range(paths.selection.span) | {
         "source": paths.source,
         "target": paths.target,

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from roster.analyses.event_world import EventWorld
-from roster.analyses.members import keys_behind
-from roster.analyses.static_lists import Listing, given_ids, given_rows, keys_in_cell, list_of, match_given
+from roster.analyses.static_lists import given_ids, given_rows, match_given
 from roster.base.errors import Code, Error
-from roster.base.time import Range
 from roster.base.values import digest
 from roster.model.reference_table import Table, normalise_name, normalise_names
 from roster.model.schema import KEY_ATTRIBUTE, Column, Entity, Type
 from roster.model.segment import Segment, draft, lists_of
 from roster.model.segment_query import FACETS
-from roster.operations.analysis import AT, QUERY_AT, read_range
+from roster.operations.analysis import AT
+from roster.operations.behind import BEHIND, Found, find_behind, of_step
 from roster.operations.bodies import decode
 from roster.operations.bodies_static import (
-    CellBody,
     JourneyQueryBody,
     StaticSegmentAttributes,
     StaticSegmentBody,
@@ -28,8 +25,6 @@ from roster.operations.bodies_static import (
 )
 from roster.operations.context import Context, Reply, Request, run_plans
 from roster.operations.event_worlds import event_world_of
-from roster.operations.journey_requests import read_dropped, read_expression, read_journey, read_target, told_journey
-from roster.operations.retention_requests import read_retention, read_scope, told_retention
 from roster.operations.segment_answers import tell_one
 from roster.operations.segments import check_room, keep_segment, name_taken, preview
 from roster.operations.uploads import forget_upload, parts_of, wanted_upload
@@ -37,19 +32,9 @@ from roster.query.plan import Plan
 from roster.query.relations import EMAIL
 from roster.query.search import And, Key, Match, Pattern, text_of
 
-WAYS = ("journey_query_object", "ids", "upload_id", "journey", "retention")
+WAYS = ("journey_query_object", "ids", "upload_id", *BEHIND)
 RULE = "listed"
 """The name of the only rule of a static segment."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Whose list, who is on it, what was understood of the request, and warnings."""
-
-    entity: Entity
-    listing: Listing
-    understood: dict[str, Any]
-    warnings: tuple[str, ...] = ()
 
 
 def create_static_segment(context: Context, request: Request) -> Reply:
@@ -128,7 +113,7 @@ def _preview(context: Context, request: Request, wanted: Segment, profiles: int,
 @contextmanager
 def _found(
     context: Context, request: Request, world: EventWorld, asked: StaticSegmentAttributes, way: str
-) -> Iterator[_Found]:
+) -> Iterator[Found]:
     """Who is on the list, for as long as the block lasts."""
     entity = Entity(asked.entity or Entity.USERS)
     match way:
@@ -138,22 +123,19 @@ def _found(
                 yield _given(world, entity, given, asked, {"column": table.primary_key})
         case "ids":
             yield _given(world, entity, given_ids(asked.ids or []), asked, {})
-        case "retention" if asked.retention is not None:
-            yield _of_cell(world, asked, asked.retention)
-        case "journey" if asked.journey is not None:
-            yield _of_step(world, entity, asked.journey)
-        case _:
-            assert asked.journey_query_object is not None
+        case "journey_query_object" if asked.journey_query_object is not None:
             yield _of_nodes(world, entity, asked.journey_query_object)
+        case _:
+            yield find_behind(world, asked)
 
 
 def _given(
     world: EventWorld, entity: Entity, given: Plan, asked: StaticSegmentAttributes, told: dict[str, Any]
-) -> _Found:
+) -> Found:
     if asked.match == "email" and entity is not Entity.USERS:
         raise Error(Code.INVALID, "accounts have no e-mail", at=f"{AT}/match", hint="give their ids")
     attribute = EMAIL if asked.match == "email" else KEY_ATTRIBUTE[entity]
-    return _Found(entity, match_given(world, entity, given, attribute), {"matched_on": attribute} | told)
+    return Found(entity, match_given(world, entity, given, attribute), {"matched_on": attribute} | told)
 
 
 @contextmanager
@@ -195,7 +177,7 @@ def _uploaded(context: Context, request: Request, asked: StaticSegmentAttributes
         context.tables.drop_table(table.id)
 
 
-def _of_nodes(world: EventWorld, entity: Entity, asked: JourneyQueryBody) -> _Found:
+def _of_nodes(world: EventWorld, entity: Entity, asked: JourneyQueryBody) -> Found:
     """Who took the nodes in order at any time: the filters of a node must all hold, their values match exactly."""
     names = [f"node{n}" for n in range(len(asked.nodes))]
     nodes = {}
@@ -205,56 +187,8 @@ def _of_nodes(world: EventWorld, entity: Entity, asked: JourneyQueryBody) -> _Fo
         nodes[name] = {"data_source": "product_analytics", "search": {"query": query}}
     search = {"expression": " -> ".join(names), "node_objects": nodes, "join_keys": {"primary": FACETS[entity]}}
     step = {"from": 0, "to": world.now_ms + 1, "query": {"search": search}}
-    return _of_step(world, entity, StepBody.model_validate(step), "journey_query_object")
+    return of_step(world, entity, StepBody.model_validate(step), "journey_query_object")
 
 
 def _exactly(value: str) -> Pattern:
     return Pattern((value,) if value else (), quoted=True)
-
-
-def _of_step(world: EventWorld, entity: Entity, asked: StepBody, way: str = "journey") -> _Found:
-    query = asked.query
-    if query.group_by:
-        hint = "write what groups would leave out into the search"
-        raise Error(Code.UNSUPPORTED, "a list has no groups", at=f"{AT}/{way}/query/group_by", hint=hint)
-    span = read_range(asked.from_, asked.to, f"{AT}/{way}")
-    dropped = query.conversion_type == "drop-off"
-    with _placed(way):
-        journey = read_journey(query.search, span, total=False, entities=query.entity_filters)
-        aliases = read_expression(query.search)
-        target = (read_dropped if dropped else read_target)(query.target, aliases, f"{QUERY_AT}/target")
-        keys, warnings = keys_behind(world, entity, journey, target, dropped=dropped)
-    understood = told_journey(journey) | {
-        "conversion_type": "drop-off" if dropped else "conversion",
-        "target_steps": [target.start, target.end],
-    }
-    return _Found(entity, list_of(world, entity, keys), understood, tuple(warnings))
-
-
-def _of_cell(world: EventWorld, asked: StaticSegmentAttributes, given: CellBody) -> _Found:
-    query, at = given.query, f"{AT}/retention"
-    span: Range = read_range(given.from_, given.to, at)
-    with _placed("retention"):
-        identified_only = given.exclude_anonymous_traffic or False
-        retention, every, again = read_retention(query.search, span, identified_only=identified_only)
-        scope = read_scope(query.computation_scope, retention.periods)
-        if scope.cohort is None or scope.column is None:
-            place = f"{QUERY_AT}/computation_scope/cohort_target"
-            raise Error(Code.INVALID, "a list needs one cohort", at=place, hint='use {"type": "index", "value": 0}')
-        keys, warnings = keys_in_cell(world, retention, scope.cohort, scope.column)
-    if asked.entity not in (None, retention.entity.value):
-        hint = f"retention_entity makes it a list of {retention.entity}"
-        raise Error(Code.INVALID, f"the cell has no {asked.entity}", at=f"{AT}/entity", hint=hint)
-    understood = told_retention(retention, every, again)
-    understood |= {"cell": {"cohort": scope.cohort, "return_period": scope.column}}
-    return _Found(retention.entity, list_of(world, retention.entity, keys), understood, tuple(warnings))
-
-
-@contextmanager
-def _placed(way: str) -> Iterator[None]:
-    """Errors of what is read as in a query of its own get the place that it has here."""
-    try:
-        yield
-    except Error as error:
-        at = error.at.replace(QUERY_AT, f"{AT}/{way}/query", 1)
-        raise Error(error.code, error.message, at=at, hint=error.hint) from error

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from roster.model.access import Right
 from roster.operations import (
     analytics,
+    behind,
     bodies,
     bodies_analyses,
     bodies_declaration,
@@ -348,6 +349,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("ListSegmentChanges", segment_members.list_changes, Right.READ, output="SegmentChanges", heavy=True),
     Operation("ExportSegment", segment_members.export_members, Right.READ, output="SegmentFile", heavy=True),
     Operation("DeleteRumSegment", segments.delete_segment, Right.WRITE_SEGMENTS, output="DeletedSegment"),
+    Operation("QueryPeople", behind.query_people, Right.READ, bodies_static.PeopleBody, "People", heavy=True),
     Operation("ListSavedQueries", saved_queries.list_saved_queries, Right.READ, output="SavedQueries"),
     Operation("GetSavedQuery", saved_queries.get_saved_query, Right.READ, output="OneSavedQuery"),
     Operation(
