@@ -72,7 +72,7 @@ def settings() -> str:
     rows = [
         (code(name), code(f"ROSTER_{name.upper()}"), code(_default(field.default)), field.description or "")
         for name, field in fields.items()
-        if not isinstance(field.default, dict)
+        if name != "rate_limits"
     ]
     return page(
         "Settings",

@@ -143,6 +143,20 @@ def joins(draw: DrawFn, left: Plan, right: Plan) -> Plan:
 
 
 @st.composite
+def meetings(draw: DrawFn) -> Plan:
+    """A join of rows evenly thrown: so some meet none, some one and some many."""
+    dice = draw(st.randoms(use_true_random=True))
+
+    def thrown(names: str) -> Values:
+        rows = [tuple(dice.choice([0, 1, 2, 3, None]) for _ in names) for _ in range(dice.randint(1, 8))]
+        return Values(tuple(SchemaColumn(name, Type.INTEGER) for name in names), tuple(rows))
+
+    key, at, other, since, until = (Column(name, Type.INTEGER) for name in "abxyz")
+    during = dice.choice([None, During(at, since, until)])
+    return Join(thrown("ab"), thrown("xyz"), dice.choice(KINDS), ((key, other),), during)
+
+
+@st.composite
 def windows(draw: DrawFn, input: Plan) -> Plan:
     input = sortable(input)
     schema = schema_of(input)
@@ -202,9 +216,8 @@ def journeys(draw: DrawFn) -> Plan:
     steps = []
     for k in range(dice.randint(1, 5)):
         carried = tuple((f"{name}{k}", of) for name, of in (("kind", kind), ("X", value)) if dice.random() < 0.5)
-        steps.append(
-            Step(some("abcd"), carried, some(dice.choice(["ee", "abcde"])) if k and dice.random() < 0.5 else None)
-        )
+        unless = some(dice.choice(["ee", "abcde"])) if k and dice.random() < 0.5 else None
+        steps.append(Step(some("abcd"), carried, unless))
     input = Values(tuple(SchemaColumn(name, type) for name, type in made), tuple(rows))
     window_ms = dice.choice([None, *(n * gap // timedelta(milliseconds=1) for n in range(5))])
     return MatchSteps(input, user, time, tuple(steps), window_ms, dice.choice(STARTS))
@@ -331,16 +344,20 @@ def particular(draw: DrawFn, topic: str, column: Column) -> list[Expr]:
             return []
 
 
+NOTHING = World({"events": (SchemaColumn("n", Type.INTEGER),)}, {"events": []})
+"""For plans that bring their own rows."""
+
+
 @st.composite
 def cases(draw: DrawFn) -> tuple[World, Plan]:
     kind = draw(st.integers(0, 10))
     if kind < 4:
         return draw(focused())
     if kind < 6:
-        return World({"events": (SchemaColumn("n", Type.INTEGER),)}, {"events": []}), draw(journeys())
-    world = draw(worlds())
+        return NOTHING, draw(journeys())
     if kind == 6:
-        return world, draw(joins(draw(leaves(world)), draw(leaves(world))))
+        return NOTHING, draw(meetings())
+    world = draw(worlds())
     return world, draw(plans(world, draw(st.sampled_from([1, 2, 3]))))
 
 

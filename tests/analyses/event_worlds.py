@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 import duckdb
-from hypothesis import HealthCheck, note, settings, strategies as st
+from hypothesis import HealthCheck, currently_in_test_context, note, settings, strategies as st
 
 from roster.analyses.event_world import EventWorld
 from roster.analyses.scopes import World
@@ -314,5 +314,6 @@ def put(connection: duckdb.DuckDBPyConnection, small: Small) -> None:
 def rows_of(connection: duckdb.DuckDBPyConnection, plan: Plan) -> list[tuple[Any, ...]]:
     """The engine's rows of a plan over the world that was put last."""
     rendered = render(rewrite_all(plan), DUCKDB)
-    note(rendered.sql)
+    if currently_in_test_context():
+        note(rendered.sql)
     return connection.execute(rendered.sql, list(rendered.parameters)).fetchall()

@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, note, strategies as st
+from hypothesis import assume, given, note, strategies as st
 
 from analyses import retention_model as model
 from analyses.event_worlds import (
@@ -105,7 +105,7 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn, grouped: bool = True) -> Case:
+def cases(draw: st.DrawFn, groups_min: int = 0, groups_max: int = 2, returns: bool | None = None) -> Case:
     pick = st.sampled_from
     small, hour_ms = draw(stretched())
     since, until = (small.start_ms + hours * hour_ms for hours in draw(st.just((-1, 60)) | spans()))
@@ -132,8 +132,9 @@ def cases(draw: st.DrawFn, grouped: bool = True) -> Case:
         draw(st.booleans()),
         draw(pick((False, False, True))),
     )
-    chosen = draw(st.lists(st.tuples(pick(FACETS), st.booleans(), st.integers(1, 3), st.booleans()), max_size=2))
-    chosen = chosen if grouped else []
+    kinds = st.booleans() if returns is None else st.just(returns)
+    one = st.tuples(pick(FACETS), kinds, pick((1, 2, 100)), st.booleans())
+    chosen = draw(st.lists(one, min_size=groups_min, max_size=groups_max))
     cohorts = (
         model.fixed(since, until, interval[1])
         if interval[0] == "fixed"
@@ -152,11 +153,11 @@ def cases(draw: st.DrawFn, grouped: bool = True) -> Case:
         lambda e: admitted(e) and (searched_too is None or plain(searched[0], e)),
         cohorts,
         model.columns_of(cohorts, until, None if again in (None, interval) else again),
-        [model.Group(value_of(facet), returns, limit, missing) for facet, returns, limit, missing in chosen],
+        [model.Group(value_of(facet), kind, limit, missing) for facet, kind, limit, missing in chosen],
     )
     groups = tuple(
-        RetentionGroup(GroupBy(facet, "/g", limit, missing, SOURCES.get(facet) if named else None), returns)
-        for (facet, returns, limit, missing), named in zip(
+        RetentionGroup(GroupBy(facet, "/g", limit, missing, SOURCES.get(facet) if named else None), kind)
+        for (facet, kind, limit, missing), named in zip(
             chosen, draw(st.tuples(st.booleans(), st.booleans())), strict=False
         )
     )
@@ -188,7 +189,7 @@ def cells(connection: duckdb.DuckDBPyConnection, asked: Retention, counted: Coun
 
 
 @MANY
-@given(case=cases())
+@given(case=cases(returns=False))
 def test_grids(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
     asked, groups, meant = case.asked, case.groups, case.meant
     note(f"{asked}\n{groups}")
@@ -199,16 +200,24 @@ def test_grids(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
     assert [[(s.from_ms, s.to_ms) for s in spans] for spans in told] == meant.columns
     wanted = model.grid(meant, case.small.facts)
     traffic = traffic_of(WORLD, asked)
-    if any(g.returns for g in groups):
-        assert cells(connection, asked, count_by_returns(WORLD, asked, traffic, groups), groups) == wanted
-        return
     assert cells(connection, asked, count_long(WORLD, asked, traffic, groups), groups) == wanted
     if is_wide(WORLD, asked, traffic, groups):
         assert cells(connection, asked, count_wide(WORLD, asked, traffic, groups), groups) == wanted
 
 
 @MANY
-@given(case=cases(grouped=False), place=st.tuples(st.integers(0, 9), st.integers(0, 9)))
+@given(case=cases(groups_min=1, returns=True) | cases(groups_min=2))
+def test_groups_of_returns(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
+    asked, groups = case.asked, case.groups
+    assume(any(g.returns for g in groups))
+    note(f"{asked}\n{groups}")
+    put(connection, case.small)
+    wanted = model.grid(case.meant, case.small.facts)
+    assert cells(connection, asked, count_by_returns(WORLD, asked, traffic_of(WORLD, asked), groups), groups) == wanted
+
+
+@MANY
+@given(case=cases(groups_max=0), place=st.tuples(st.integers(0, 9), st.integers(0, 9)))
 def test_lists(connection: duckdb.DuckDBPyConnection, case: Case, place: tuple[int, int]) -> None:
     asked, meant = case.asked, case.meant
     note(f"{asked}")
@@ -229,7 +238,7 @@ def test_lists(connection: duckdb.DuckDBPyConnection, case: Case, place: tuple[i
 
 
 @MANY
-@given(case=cases(grouped=False), later=st.integers(-2, 60))
+@given(case=cases(groups_max=0), later=st.integers(-2, 60))
 def test_weighted_rows(case: Case, later: int) -> None:
     asked, meant = case.asked, case.meant
     now = case.small.start_ms + later * DAY_MS
