@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from importlib.resources import files
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any
 from urllib.parse import quote
 
@@ -307,6 +307,46 @@ class Visit:
         self.call(name, {"data": {"type": "connection_id", "id": "contract", "attributes": attributes}}, entity=entity)
 
 
+BASE_QUERY = {"data_source": "product_analytics", "search": {"query": "@type:server"}}
+PLAIN = {"query": BASE_QUERY, "compute": {"aggregation": "count"}, "group_by": [{"facet": "@event.name"}]}
+JOURNEY = {"expression": "a -> a", "node_objects": {"a": BASE_QUERY}, "join_keys": {"primary": "@usr.id"}}
+EVERY_DAY = {"type": "calendar", "value": {"type": "day"}}
+RETAINED = {
+    "cohort_criteria": {"base_query": BASE_QUERY, "time_interval": EVERY_DAY},
+    "retention_entity": "@usr.id",
+    "return_condition": "conversion_on",
+}
+CELL = {
+    "type": "cell",
+    "cohort_target": {"type": "index", "value": 0},
+    "return_period_target": {"type": "index", "value": 0},
+}
+RATE = {"aggregation": "avg", "metric": "__dd.retention_rate"}
+ANALYSES: dict[str, tuple[str, Schema]] = {
+    "Scalar": ("formula_analytics_extended_request", PLAIN),
+    "Timeseries": ("formula_analytics_extended_request", PLAIN),
+    "List": ("formula_analytics_extended_list_request", {"query": BASE_QUERY}),
+    "JourneyFunnel": ("journey_request", {"search": JOURNEY}),
+    "JourneyScalar": ("formula_journey_request", {"search": JOURNEY, "compute": {"aggregation": "count"}}),
+    "JourneyTimeseries": ("formula_journey_request", {"search": JOURNEY, "compute": {"aggregation": "count"}}),
+    "JourneyList": ("journey_list_request", {"search": JOURNEY, "conversion_type": "drop-off"}),
+    "RetentionGrid": ("retention_grid_request", {"search": RETAINED, "compute": RATE}),
+    "RetentionScalar": ("formula_retention_request", {"search": RETAINED, "compute": RATE}),
+    "RetentionTimeseries": ("formula_retention_request", {"search": RETAINED, "compute": RATE}),
+    "RetentionList": ("retention_list_request", {"search": RETAINED, "computation_scope": CELL}),
+}
+
+
+def visit_analyses(visit: Visit) -> None:
+    """Each analysis of the events of today, up to now."""
+    now_ms = int(time() * 1000)
+    span = {"from": now_ms - 86_400_000, "to": now_ms + 60_000}
+    for name, (type, query) in ANALYSES.items():
+        assert visit.ask(f"QueryProductAnalytics{name}", type, **span, query=query)
+    definition = {"source": "@event.name", "target": "@event.name"}
+    visit.ask("QueryProductAnalyticsSankey", "sankey_request", definition=definition, search={}, time=span)
+
+
 def test_every_answer_of_a_whole_visit(server: Server, served: dict[str, tuple[str, str, Schema]]) -> None:
     visit = Visit(server)
     for name in ("ValidateV1", "Validate", "ValidateAPIKey"):
@@ -342,6 +382,7 @@ def test_every_answer_of_a_whole_visit(server: Server, served: dict[str, tuple[s
     for id in ("contract_plan", "contract_score", "user_id", "events_count", "last_seen", "nothing"):
         assert visit.ask("GetUserFacetInfo", "users_facet_info_request", facet_id=id, limit=5)["result"]
     visit.ask("GetAccountFacetInfo", "users_facet_info_request", facet_id="user_count", limit=5)
+    visit_analyses(visit)
     visit.connect("UpdateConnection", fields_to_delete=["contract_plan"])
     for entity in ("users", "accounts"):
         visit.call("GetMapping", entity=entity)
