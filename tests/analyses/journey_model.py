@@ -87,11 +87,11 @@ def taking_part(search: Body, given: Given) -> list[Fact]:
     low, to = given.span
     end = to if search.get("clip_to_range") else to + (window_of(search) or SESSION_MS)
     text = ((search.get("filters") or {}).get("string_filter") or "").strip()
-    events = [e for e in given.facts if low <= e["ms"] < end and given.admits(e)]
-    events = [e for e in events if not text or given.means[text](e)]
+    events = [e for e in given.facts if low <= e["ms"] < end]
     if given.identified_only:
         known = {e["@session.id"] for e in events if e["@usr.id"] is not None} - {None}
         events = [e for e in events if e["@usr.id"] is not None or e["@session.id"] in known]
+    events = [e for e in events if given.admits(e) and (not text or given.means[text](e))]
     if given.entities is not None:
         events = [e for e in events if given.entities(e)]
     if primary_of(search) == "@session.id" and not search.get("include_active_sessions"):

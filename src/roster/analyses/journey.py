@@ -232,11 +232,10 @@ def _events(world: EventWorld, journey: Journey) -> tuple[Plan, list[str]]:
     """The events that may take part: those of the range, and what may follow within the window."""
     span, later_ms = journey.span, journey.window_ms or SESSION_MS_MAX
     end_ms = span.to_ms if journey.to_range else span.to_ms + later_ms
-    plan, warnings = restrict(where(world.relation, during(Range(span.from_ms, end_ms))), world, journey.audience)
+    traffic = where(world.relation, during(Range(span.from_ms, end_ms)))
+    plan, warnings = restrict(identified(traffic) if journey.identified_only else traffic, world, journey.audience)
     resolved = world.resolve(journey.search.at, journey.search.text)
     plan = where(plan, resolved.where if journey.search.text.strip() else TRUE)
-    if journey.identified_only:
-        plan = identified(plan)
     if journey.entities is not None:
         plan, doubts = _of_entities(plan, world, journey, journey.entities)
         warnings += doubts

@@ -94,9 +94,8 @@ class Traffic:
 
 def traffic_of(world: EventWorld, asked: Retention) -> Traffic:
     """The events of the range that the audience and the search admit. Errors: INVALID, NOT_FOUND."""
-    plan, warnings = restrict(where(world.relation, during(asked.span)), world, asked.audience)
-    if asked.identified_only:
-        plan = identified(plan)
+    traffic = where(world.relation, during(asked.span))
+    plan, warnings = restrict(identified(traffic) if asked.identified_only else traffic, world, asked.audience)
     search = resolve_at(asked.search.at, asked.search.text, world.scope, world.now_ms)
     whose = ENTITY_OF[asked.entity]
     plan, entered, doubts = find_events(where(plan, search.where), world, asked.cohort, whose, "cohort")
