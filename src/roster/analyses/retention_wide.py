@@ -73,25 +73,25 @@ def _people(asked: Retention, traffic: Traffic) -> Plan:
     return Aggregate(rows, ((ENTITY.name, ENTITY),), (*often, *first, *last))
 
 
-def _often(period: int) -> Column:
-    return Column(f"#often{period}", Type.INTEGER)
+def _often(number: int) -> Column:
+    return Column(f"#often{number}", Type.INTEGER)
 
 
 def _one(condition: Expr) -> Expr:
     return If(condition, _ONE, Literal(None, Type.INTEGER))
 
 
-def _is_member(asked: Retention, period: int) -> Expr:
+def _is_member(asked: Retention, number: int) -> Expr:
     if asked.first_only:
-        return Compare("=", _FIRST, Literal(period, Type.INTEGER))
-    return Compare(">", _often(period), _ZERO)
+        return Compare("=", _FIRST, Literal(number, Type.INTEGER))
+    return Compare(">", _often(number), _ZERO)
 
 
-def _returns(asked: Retention, period: int) -> Expr:
+def _returns(asked: Retention, number: int) -> Expr:
     """Whoever entered in an earlier period returns in this one."""
     if asked.or_after:
-        return Compare(">=", _LAST, Literal(period, Type.INTEGER))
-    return Compare(">", _often(period), _ZERO)
+        return Compare(">=", _LAST, Literal(number, Type.INTEGER))
+    return Compare(">", _often(number), _ZERO)
 
 
 def _with_size(plan: Plan, members: Sequence[Expr]) -> Plan:

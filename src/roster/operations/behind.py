@@ -107,6 +107,7 @@ def _of_link(world: EventWorld, entity: Entity, asked: LinkBody) -> Found:
 
 
 def of_step(world: EventWorld, entity: Entity, asked: StepBody, way: str = "journey") -> Found:
+    """Who converted at a step of a journey, or dropped off there; `way`: where it stands in the request."""
     query = asked.query
     if query.group_by:
         hint = "write what groups would leave out into the search"

@@ -82,6 +82,7 @@ def _keys(given: JoinKeysBody | None) -> tuple[Key, tuple[str, ...]]:
 
 
 def told_pathways(paths: Pathways) -> dict[str, Any]:
+    """What was understood of pathways, defaults too."""
     told = told_range(paths.selection.span) | {
         "source": paths.source,
         "target": paths.target,
