@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import assert_never
 
 from roster.analyses.event_world import EventWorld
-from roster.analyses.scopes import profile_scope, resolve_at
+from roster.analyses.scopes import World, combine, profile_scope, resolve_at
 from roster.base.errors import Code, Error, did_you_mean
 from roster.model import formula
 from roster.model.formula import Formula, names_in
-from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
-from roster.query.expr import And, Column, Expr, IsNull, Not, Or
+from roster.model.schema import Entity, Type
+from roster.query.expr import Column, Expr, IsNull, Not
 from roster.query.plan import Filter, Join, Plan, Project
-from roster.query.relations import OWNER_OF_EVENT, where
+from roster.query.relations import OWNER_OF_EVENT, profile_key, where
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def restrict(plan: Plan, world: EventWorld, audience: Audience) -> tuple[Plan, l
 
 def _on(entity: Entity) -> tuple[Expr, Expr]:
     """An event's owner and the key of profiles."""
-    return OWNER_OF_EVENT[entity], Column(KEY_ATTRIBUTE[entity], Type.STRING)
+    return OWNER_OF_EVENT[entity], profile_key(entity)
 
 
 def _marked(plan: Plan, tree: Formula, keys: dict[str, tuple[Entity, Plan]]) -> Plan:
@@ -79,23 +78,10 @@ def _marked(plan: Plan, tree: Formula, keys: dict[str, tuple[Entity, Plan]]) -> 
     for name in sorted(names_in(tree)):
         entity, plan_of_keys = keys[name]
         mark = Column(f"#audience.{name}", Type.STRING)
-        one = Project(plan_of_keys, ((mark.name, Column(KEY_ATTRIBUTE[entity], Type.STRING)),))
+        one = Project(plan_of_keys, ((mark.name, profile_key(entity)),))
         plan = Join(plan, one, "left", ((OWNER_OF_EVENT[entity], mark),))
         marks[name] = Not(IsNull(mark))
-    return Filter(plan, _combine(tree, marks))
-
-
-def _combine(tree: Formula, marks: dict[str, Expr]) -> Expr:
-    match tree:
-        case formula.Name(name):
-            return marks[name]
-        case formula.Not(item):
-            return Not(_combine(item, marks))
-        case formula.And(items):
-            return And(tuple(_combine(i, marks) for i in items))
-        case formula.Or(items):
-            return Or(tuple(_combine(i, marks) for i in items))
-    assert_never(tree)
+    return Filter(plan, combine(tree, marks))
 
 
 def _keys(world: EventWorld, group: Group) -> tuple[Entity, Plan, list[str]]:
@@ -106,8 +92,11 @@ def _keys(world: EventWorld, group: Group) -> tuple[Entity, Plan, list[str]]:
             hint = did_you_mean(group.text, tuple(world.segments)) or "GET /api/v2/rum/segment lists them"
             raise Error(Code.NOT_FOUND, f"there is no segment {group.text!r}", at=group.at, hint=hint)
         return segment.entity, world.members(world, segment), []
-    profiles = world.of(group.entity)
-    resolved = resolve_at(group.at, group.text, profile_scope(profiles), profiles.now_ms)
-    key = KEY_ATTRIBUTE[group.entity]
-    plan = Project(where(profiles.relation, resolved.where), ((key, Column(key, Type.STRING)),))
-    return group.entity, plan, resolved.warnings
+    return group.entity, *keys_found(world.of(group.entity), group.at, group.text)
+
+
+def keys_found(profiles: World, at: str, text: str) -> tuple[Plan, list[str]]:
+    """The keys of the profiles that a search finds, each once, and warnings; `at`: where it stands in the request."""
+    resolved = resolve_at(at, text, profile_scope(profiles), profiles.now_ms)
+    key = profile_key(profiles.entity)
+    return Project(where(profiles.relation, resolved.where), ((key.name, key),)), resolved.warnings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from roster.analyses.scopes import World, resolve_at
 from roster.base.time import Range, instant
 from roster.model.reference_table import Table
-from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, KEY_ATTRIBUTE, Entity, Type
+from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, Entity, Type
 from roster.model.segment import Segment
 from roster.query.expr import (
     And,
@@ -29,7 +29,7 @@ from roster.query.expr import (
     type_of,
 )
 from roster.query.plan import Aggregate, Filter, Join, Named, Plan, Project
-from roster.query.relations import EVENTS, OWNER_OF_EVENT, USER_OF_EVENT, where
+from roster.query.relations import EVENTS, OWNER_OF_EVENT, USER_OF_EVENT, profile_key
 from roster.query.resolve import Deep, Resolved, Scope, Target, unknown_name
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ ACCOUNT = Column("account_id", Type.STRING)
 ANONYMOUS = Column("anonymous_id", Type.STRING)
 PERSON = If(IsNull(USER_OF_EVENT), ANONYMOUS, USER_OF_EVENT)
 """Whoever did it: the user, or the anonymous visitor who was never identified."""
-SESSION_ROW = Literal("session", Type.STRING)
-"""The type of the rows that are computed from the events of a session."""
+IS_SESSION_ROW = Compare("=", TYPE, Literal("session", Type.STRING))
+"""The row is computed from the events of a session, and no event itself."""
 
 
 def _no_members(world: EventWorld, segment: Segment) -> Plan:
@@ -82,7 +82,7 @@ class EventWorld:
             world = self.of(entity)
             key = Column(f"{entity}.#key", Type.STRING)
             columns: tuple[Named, ...] = (
-                (key.name, Column(KEY_ATTRIBUTE[entity], Type.STRING)),
+                (key.name, profile_key(entity)),
                 *((profile_column(entity, a.name, a.type).name, Column(a.name, a.type)) for a in world.attributes),
             )
             plan = Join(plan, Project(world.relation, columns), "left", ((OWNER_OF_EVENT[entity], key),))
@@ -147,8 +147,7 @@ class EventWorld:
         resolved = resolve_at(at, text, self.scope, self.now_ms)
         if TYPE.name in columns_of(resolved.where):
             return resolved
-        own = Not(Compare("=", TYPE, SESSION_ROW))
-        return Resolved(conjunction(own, resolved.where), resolved.warnings)
+        return Resolved(conjunction(Not(IS_SESSION_ROW), resolved.where), resolved.warnings)
 
 
 def profile_column(entity: Entity, name: str, type: Type) -> Column:
@@ -167,11 +166,6 @@ def during(span: Range) -> Expr:
         Compare(">=", TIME, Literal(instant(span.from_ms), Type.TIMESTAMP)),
         Compare("<", TIME, Literal(instant(span.to_ms), Type.TIMESTAMP)),
     )
-
-
-def events_during(world: EventWorld, span: Range, condition: Expr) -> Plan:
-    """The events of a range for which the condition is true, with all attributes beside."""
-    return where(world.relation, conjunction(during(span), condition))
 
 
 def identified(plan: Plan) -> Plan:

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from roster.analyses.audience import Audience, restrict
 from roster.analyses.base_query import BaseQuery, find_events
 from roster.analyses.event_world import PERSON, TIME, EventWorld, during, text_of
-from roster.analyses.groups import GroupBy, grouped, key_of, keyed, rank_of, ranked, ranks_of
+from roster.analyses.groups import GroupBy, grouped, keyed, over_time, ranked, ranks_of
 from roster.analyses.measures import Compute, measure_of
 from roster.analyses.periods import place_in
 from roster.base.errors import Code, Error
 from roster.base.time import Range
 from roster.model.schema import Type
 from roster.query.expr import Column, Expr, Literal, type_of
-from roster.query.plan import Agg, Aggregate, Limit, Measure, Named, Plan, Project, Sort, SortKey
-from roster.query.relations import where
+from roster.query.plan import Limit, Named, Plan, Project, Sort, SortKey
+from roster.query.relations import count_rows, where
 
-VALUE, BUCKET = "value", "bucket"
+VALUE = "value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,8 @@ def timeseries(
     plan, warnings = selected_events(world, selection)
     values, doubts = group_values(world, groups)
     rows = ranked(keyed(plan, groups, values), groups, ranks_of(groups, compute, world.facet))
-    places = range(len(groups))
-    keys: tuple[Named, ...] = (
-        *((rank_of(n).name, rank_of(n)) for n in places),
-        *((key_of(n).name, key_of(n)) for n in places),
-        (BUCKET, place_in(TIME, edges)),
-    )
-    counted = Aggregate(rows, keys, (measure_of(VALUE, compute, world.facet),))
-    bucket = Column(BUCKET, Type.INTEGER)
-    return Explored((Sort(counted, (*(SortKey(rank_of(n)) for n in places), SortKey(bucket))),), (*warnings, *doubts))
+    plan = over_time(rows, len(groups), place_in(TIME, edges), (measure_of(VALUE, compute, world.facet),))
+    return Explored((plan,), (*warnings, *doubts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +92,7 @@ class ListRequest:
 def list_events(world: EventWorld, request: ListRequest) -> Explored:
     """The plans of the rows, a column a name in the order asked, and of how many there are in all."""
     plan, warnings = selected_events(world, request.selection)
-    total = Aggregate(plan, (), (Measure("total", Agg.COUNT),))
+    total = count_rows(plan, "total")
     order: list[SortKey] = []
     if request.sort is not None:
         order.append(SortKey(_sortable(world, request.sort), request.descending))

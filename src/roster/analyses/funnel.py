@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from roster.analyses.event_world import EventWorld
-from roster.analyses.groups import BY, GroupBy, grouped, key_of, keyed, rank_of, ranked
+from roster.analyses.groups import BY, GroupBy, grouped, key_of, keyed, over_time, ranked
 from roster.analyses.journey import (
     ENTITY,
     KEY_OF,
@@ -23,9 +23,9 @@ from roster.analyses.measures import Compute, measure_of
 from roster.analyses.periods import place_in
 from roster.base.errors import Code, Error
 from roster.model.schema import Type
-from roster.query.expr import Cast, Column, Expr, If, Literal, Not, conjunction
-from roster.query.plan import Agg, Aggregate, Limit, Measure, Named, Plan, Project, Sort, SortKey
-from roster.query.relations import where
+from roster.query.expr import Cast, Expr, If, Literal, Not, conjunction
+from roster.query.plan import Agg, Aggregate, Limit, Measure, Plan, Project, Sort, SortKey
+from roster.query.relations import count_rows, where
 
 CONVERSION, RATE, TIME_TO_CONVERT, DROPOFF = (
     "__dd.conversion",
@@ -136,7 +136,7 @@ class FlowCompute:
     target: Target
 
 
-VALUE, ENTERED, CONVERTED, BUCKET = "value", "entered", "converted", "bucket"
+VALUE, ENTERED, CONVERTED = "value", "entered", "converted"
 
 
 def _measures(
@@ -175,14 +175,7 @@ def journey_timeseries(
     plan, measures, warnings = _measures(world, journey, asked, groups)
     ranks = [_rank(world, wanted, count_reached(BY, asked.target.end)) for wanted in groups]
     rows = ranked(_keyed(plan, groups), [w.group for w in groups], ranks)
-    places = range(len(groups))
-    keys: tuple[Named, ...] = (
-        *((rank_of(n).name, rank_of(n)) for n in places),
-        *((key_of(n).name, key_of(n)) for n in places),
-        (BUCKET, place_in(time_of(0), edges)),
-    )
-    order = (*(SortKey(rank_of(n)) for n in places), SortKey(Column(BUCKET, Type.INTEGER)))
-    return Asked((Sort(Aggregate(rows, keys, measures), order),), tuple(warnings))
+    return Asked((over_time(rows, len(groups), place_in(time_of(0), edges), measures),), tuple(warnings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +210,7 @@ def journey_list(
     if groups:
         ranks = [_rank(world, wanted, count_reached(BY, 0)) for wanted in groups]
         plan = ranked(_keyed(plan, groups), [w.group for w in groups], ranks)
-    total = Aggregate(plan, (), (Measure("total", Agg.COUNT),))
+    total = count_rows(plan, "total")
     columns: list[tuple[str, Expr]] = [
         (journey.key.value, column_in(plan, "#key")),
         ("timestamp", Cast(time_of(0), Type.INTEGER)),

@@ -28,6 +28,7 @@ from roster.query.relations import where
 MISSING = "N/A"
 """The group of rows without a value."""
 LIMIT_DEFAULT = 100
+BUCKET = "bucket"
 BY = "#by"
 """The column that groups are ranked by."""
 
@@ -125,3 +126,14 @@ def grouped(plan: Plan, groups: Sequence[GroupBy], ranks: Sequence[Measure], mea
     types = {c.name: c.type for c in schema_of(ordered)}
     shown = (*(key_of(n).name for n in places), *(m.name for m in measures))
     return Project(ordered, tuple((name, Column(name, types[name])) for name in shown))
+
+
+def over_time(rows: Plan, groups: int, bucket: Expr, measures: Sequence[Measure]) -> Plan:
+    """One row a group and bucket that has rows, in order: ranks, the groups' values, `bucket`, the measures.
+
+    `rows`: ranked ones.
+    """
+    ranks, keys = [rank_of(n) for n in range(groups)], [key_of(n) for n in range(groups)]
+    named: tuple[Named, ...] = (*((c.name, c) for c in (*ranks, *keys)), (BUCKET, bucket))
+    order = tuple(SortKey(c) for c in (*ranks, Column(BUCKET, Type.INTEGER)))
+    return Sort(Aggregate(rows, named, tuple(measures)), order)

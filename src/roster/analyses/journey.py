@@ -9,24 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from roster.analyses.audience import Audience, restrict
+from roster.analyses.audience import Audience, keys_found, restrict
 from roster.analyses.base_query import BaseQuery, find_events
 from roster.analyses.event_world import (
     ACCOUNT,
+    IS_SESSION_ROW,
     PERSON,
     SESSION,
-    SESSION_ROW,
     TIME,
-    TYPE,
     EventWorld,
     during,
     identified,
     text_of,
 )
-from roster.analyses.scopes import profile_scope, resolve_at
+from roster.analyses.scopes import resolve_at
 from roster.base.errors import Code, Error
 from roster.base.time import Range
-from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
+from roster.model.schema import Entity, Type
 from roster.query.expr import (
     TRUE,
     And,
@@ -59,7 +58,7 @@ from roster.query.plan import (
     Window,
     schema_of,
 )
-from roster.query.relations import OWNER_OF_EVENT, where
+from roster.query.relations import OWNER_OF_EVENT, profile_key, where
 
 SESSION_IDLE_MS = 15 * 60_000
 SESSION_MS_MAX = 4 * 3_600_000
@@ -248,15 +247,12 @@ def _of_entities(plan: Plan, world: EventWorld, journey: Journey, search: BaseQu
     """The events of the sessions, users or accounts that a search finds."""
     entity = PROFILES_OF.get(journey.key)
     if entity is None:
-        key: Expr = Column("#session", Type.STRING)
+        key = Column("#session", Type.STRING)
         resolved = resolve_at(search.at, search.text, world.scope, world.now_ms)
-        rows = where(world.relation, conjunction(resolved.where, Compare("=", TYPE, SESSION_ROW)))
-        return Join(plan, Project(rows, (("#session", SESSION),)), "semi", ((SESSION, key),)), resolved.warnings
-    profiles = world.of(entity)
-    found = resolve_at(search.at, search.text, profile_scope(profiles), profiles.now_ms)
-    key = Column(KEY_ATTRIBUTE[entity], Type.STRING)
-    keys = Project(where(profiles.relation, found.where), ((KEY_ATTRIBUTE[entity], key),))
-    return Join(plan, keys, "semi", ((OWNER_OF_EVENT[entity], key),)), found.warnings
+        rows = where(world.relation, conjunction(resolved.where, IS_SESSION_ROW))
+        return Join(plan, Project(rows, ((key.name, SESSION),)), "semi", ((SESSION, key),)), resolved.warnings
+    keys, warnings = keys_found(world.of(entity), search.at, search.text)
+    return Join(plan, keys, "semi", ((OWNER_OF_EVENT[entity], profile_key(entity)),)), warnings
 
 
 def _completed(plan: Plan, world: EventWorld) -> Plan:
@@ -271,8 +267,9 @@ def _with_unless(
     world: EventWorld, journey: Journey, plan: Plan, entity: Expr, steps: list[Step]
 ) -> tuple[list[Step], Plan, list[str]]:
     """The steps with what must not come between them and the ones before."""
-    any_other = Not(Compare("=", TYPE, SESSION_ROW))
-    unless: list[list[Expr]] = [[any_other] if journey.strict and place else [] for place in range(len(steps))]
+    unless: list[list[Expr]] = [
+        [Not(IS_SESSION_ROW)] if journey.strict and place else [] for place in range(len(steps))
+    ]
     warnings: list[str] = []
     for number, exclusion in enumerate(journey.exclusions):
         plan, condition, doubts = find_events(plan, world, exclusion.query, entity, f"exclusion{number}")
@@ -298,8 +295,7 @@ def _admits(wanted: TimeFilter | SessionFilter) -> Expr:
     value = Literal(wanted.value, Type.INTEGER)
     if isinstance(wanted, TimeFilter):
         return Compare(wanted.op, milliseconds(wanted.target), value)
-    reached = Compare(">=", LEVEL, Literal(wanted.target.end + 1, Type.INTEGER))
-    return And((reached, Compare(wanted.op, _distinct_sessions(wanted.target), value)))
+    return And((reached(wanted.target.end), Compare(wanted.op, _distinct_sessions(wanted.target), value)))
 
 
 def _distinct_sessions(target: Target) -> Expr:

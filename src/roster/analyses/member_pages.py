@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from roster.analyses.event_world import EventWorld
 from roster.analyses.members import LIST, LISTS, MEMBER, count_members, marked, members
-from roster.analyses.scopes import profile_scope
+from roster.analyses.profiles import attribute_columns
 from roster.base.errors import Code, Error
-from roster.model.schema import KEY_ATTRIBUTE, Type
+from roster.model.schema import Type
 from roster.model.segment import Segment
 from roster.query.expr import Cast, Column, Compare, Expr, Literal
-from roster.query.plan import Agg, Aggregate, Filter, Join, Limit, Measure, Named, Plan, Project, Sort, SortKey
-from roster.query.relations import where
-from roster.query.resolve import unknown_name
+from roster.query.plan import Filter, Join, Limit, Plan, Project, Sort, SortKey
+from roster.query.relations import count_rows, profile_key, where
 
 COLUMNS_MAX = 100
 _KEPT = Column("#kept", Type.STRING)
@@ -33,23 +32,13 @@ def page_members(
     world: EventWorld, segment: Segment, columns: Sequence[str], limit: int, after: str | None
 ) -> MemberPage:
     """Members in the order of their keys, those after a key. Names that mean nothing are empty, with a warning."""
-    key = Column(KEY_ATTRIBUTE[segment.entity], Type.STRING)
+    key = profile_key(segment.entity)
     profiles, condition, doubts = marked(world, segment, world.of(segment.entity).relation, key)
     found = where(profiles, condition)
-    values, warnings = _values(world, segment, columns)
+    named, warnings = attribute_columns(world.of(segment.entity), columns)
     later = found if after is None else Filter(found, Compare(">", key, Literal(after, Type.STRING)))
-    named: tuple[Named, ...] = (("#key", key), *((f"{n} {name}", v) for n, (name, v) in enumerate(values)))
-    rows = Project(Limit(Sort(later, (SortKey(key),)), limit), named)
+    rows = Project(Limit(Sort(later, (SortKey(key),)), limit), (("#key", key), *named))
     return MemberPage(rows, count_members(profiles, [condition]), (*doubts, *warnings))
-
-
-def _values(world: EventWorld, segment: Segment, columns: Sequence[str]) -> tuple[list[tuple[str, Expr]], list[str]]:
-    profiles = world.of(segment.entity)
-    found = [(name, profiles.find(name)) for name in columns]
-    scope = profile_scope(profiles)
-    warnings = [unknown_name(name, scope) for name, attribute in found if attribute is None]
-    none: Expr = Literal(None, Type.STRING)
-    return [(name, Column(a.name, a.type) if a else none) for name, a in found], warnings
 
 
 def file_members(world: EventWorld, segment: Segment, columns: Sequence[str]) -> tuple[Plan, list[str]]:
@@ -60,11 +49,14 @@ def file_members(world: EventWorld, segment: Segment, columns: Sequence[str]) ->
     if len({name.lower() for name in columns}) < len(columns):
         hint = "name each column once"
         raise Error(Code.INVALID, "two columns have one name", at="parameter columns", hint=hint)
-    key = Column(KEY_ATTRIBUTE[segment.entity], Type.STRING)
+    key = profile_key(segment.entity)
     profiles, condition, doubts = marked(world, segment, world.of(segment.entity).relation, key)
-    values, warnings = _values(world, segment, columns)
+    named, warnings = attribute_columns(world.of(segment.entity), columns)
     found = Sort(where(profiles, condition), (SortKey(key),))
-    return Project(found, tuple((name, _plain(value)) for name, value in values)), [*doubts, *warnings]
+    return Project(found, tuple((name, _plain(v)) for name, (_, v) in zip(columns, named, strict=True))), [
+        *doubts,
+        *warnings,
+    ]
 
 
 def _plain(value: Expr) -> Expr:
@@ -84,18 +76,14 @@ class Turnover:
 
 def compare_members(world: EventWorld, segment: Segment, list_id: str, limit: int) -> Turnover:
     """The members now against a list of keys."""
-    key = Column(KEY_ATTRIBUTE[segment.entity], Type.STRING)
+    key = profile_key(segment.entity)
     now = Project(members(world, segment), ((MEMBER.name, key),))
     listed = Filter(LISTS, Compare("=", LIST, Literal(list_id, Type.STRING)))
     then = Project(listed, ((_KEPT.name, Column("key", Type.STRING)),))
     entered = Join(now, then, "anti", ((MEMBER, _KEPT),))
     left = Join(then, now, "anti", ((_KEPT, MEMBER),))
-    return Turnover(_first(entered, MEMBER, limit), _count(entered), _first(left, _KEPT, limit), _count(left))
+    return Turnover(_first(entered, MEMBER, limit), count_rows(entered), _first(left, _KEPT, limit), count_rows(left))
 
 
 def _first(plan: Plan, key: Column, limit: int) -> Plan:
     return Project(Limit(Sort(plan, (SortKey(key),)), limit), (("key", key),))
-
-
-def _count(plan: Plan) -> Plan:
-    return Aggregate(plan, (), (Measure("count", Agg.COUNT),))

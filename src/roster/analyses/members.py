@@ -7,17 +7,17 @@ from collections.abc import Mapping as Map, Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from roster.analyses.audience import keys_found
 from roster.analyses.base_query import BaseQuery, Occurrences, find_events
 from roster.analyses.event_world import EventWorld, during
 from roster.analyses.funnel import behind
 from roster.analyses.journey import Carried, Journey, Target, column_in, flows
-from roster.analyses.scopes import World, profile_scope, resolve_at
+from roster.analyses.scopes import World, combine, profile_scope, resolve_at
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import Range
-from roster.model import formula
-from roster.model.formula import Formula, names_in
+from roster.model.formula import names_in
 from roster.model.reference_table import Table, relation_of, stored_columns
-from roster.model.schema import KEY_ATTRIBUTE, Column as SchemaColumn, Entity, Type
+from roster.model.schema import Column as SchemaColumn, Entity, Type
 from roster.model.segment import Segment, definition_of
 from roster.model.segment_query import (
     QUERY_AT,
@@ -29,9 +29,9 @@ from roster.model.segment_query import (
     TableRows,
     TookSteps,
 )
-from roster.query.expr import And, Column, Compare, CompareOp, Expr, If, IsNull, Literal, Not, Or
+from roster.query.expr import Column, Compare, CompareOp, Expr, If, IsNull, Literal, Not
 from roster.query.plan import Agg, Aggregate, Filter, Join, Measure, Plan, Project, Read
-from roster.query.relations import OWNER_OF_EVENT, declared, normalise_key, where
+from roster.query.relations import OWNER_OF_EVENT, declared, normalise_key, profile_key, where
 from roster.query.resolve import Resolved, Scope
 
 _ONE, _NONE = Literal(1, Type.INTEGER), Literal(None, Type.INTEGER)
@@ -48,7 +48,7 @@ def members(world: EventWorld, segment: Segment) -> Plan:
     Error: INVALID, where the mapping changed so that a search means nothing any more.
     """
     profiles = world.of(segment.entity)
-    key = Column(KEY_ATTRIBUTE[segment.entity], Type.STRING)
+    key = profile_key(segment.entity)
     plan, condition, _ = marked(world, segment, profiles.relation, key)
     return Project(where(plan, condition), ((key.name, key),))
 
@@ -63,9 +63,10 @@ def marked(
     """
     marks: dict[str, Expr] = {}
     warnings: list[str] = []
+    rules = definition_of(segment).rules
     others = {id: other for id, other in world.segments.items() if id != segment.id}  # none is a part of itself
-    world = replace(world, segments=others) if definition_of(segment).rules else world
-    for rule in definition_of(segment).rules:
+    world = replace(world, segments=others) if rules else world
+    for rule in rules:
         keys, doubts = keys_of_rule(world, segment.entity, rule)
         mark = Column(f"#{prefix}{segment.id}.{rule.name}", Type.STRING)
         profiles = Join(profiles, Project(keys, ((mark.name, MEMBER),)), "left", ((key, mark),))
@@ -92,20 +93,7 @@ def condition_of(
         warnings += resolved.warnings
     unused = [name for name in conditions if name not in names_in(definition.combination)]
     warnings += [f"search {name!r} takes no part: the combination does not name it" for name in unused]
-    return _combine(definition.combination, conditions), list(dict.fromkeys(warnings))
-
-
-def _combine(tree: Formula, conditions: Map[str, Expr]) -> Expr:
-    match tree:
-        case formula.Name(name):
-            return conditions[name]
-        case formula.Not(item):
-            return Not(_combine(item, conditions))
-        case formula.And(items):
-            return And(tuple(_combine(i, conditions) for i in items))
-        case formula.Or(items):
-            return Or(tuple(_combine(i, conditions) for i in items))
-    assert_never(tree)
+    return combine(definition.combination, conditions), list(dict.fromkeys(warnings))
 
 
 def count_members(profiles: Plan, conditions: Sequence[Expr]) -> Plan:
@@ -138,12 +126,10 @@ def distinct_keys(plan: Plan, key: Expr) -> Plan:
 
 def _of_accounts(world: EventWorld, query: str) -> tuple[Plan, list[str]]:
     """Users whose current account is found."""
-    resolved = resolve_at(f"{QUERY_AT}/accounts", query, profile_scope(world.accounts), world.now_ms)
-    found = Column("#account", Type.STRING)
-    key = Column(KEY_ATTRIBUTE[Entity.ACCOUNTS], Type.STRING)
-    accounts = Project(where(world.accounts.relation, resolved.where), ((found.name, key),))
-    users = Join(world.users.relation, accounts, "semi", ((key, found),))
-    return Project(users, ((MEMBER.name, Column(KEY_ATTRIBUTE[Entity.USERS], Type.STRING)),)), resolved.warnings
+    accounts, warnings = keys_found(world.accounts, f"{QUERY_AT}/accounts", query)
+    key = profile_key(Entity.ACCOUNTS)
+    users = Join(world.users.relation, accounts, "semi", ((key, key),))
+    return Project(users, ((MEMBER.name, profile_key(Entity.USERS)),)), warnings
 
 
 def _of_events(world: EventWorld, entity: Entity, rule: Performed) -> tuple[Plan, list[str]]:
@@ -192,7 +178,7 @@ def _of_table(world: EventWorld, entity: Entity, rule: TableRows) -> tuple[Plan,
     ours = normalise_key(Column(found.name, found.type), found.name)
     rows = Project(where(stored, resolved.where), (("#theirs", theirs),))
     joined = Join(profiles.relation, rows, "semi", ((ours, Column("#theirs", Type.STRING)),))
-    return Project(joined, ((MEMBER.name, Column(KEY_ATTRIBUTE[entity], Type.STRING)),)), resolved.warnings
+    return Project(joined, ((MEMBER.name, profile_key(entity)),)), resolved.warnings
 
 
 def _search_rows(table: Table, query: str, world: EventWorld) -> Resolved:

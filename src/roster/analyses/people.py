@@ -9,11 +9,12 @@ from roster.analyses.event_world import EventWorld
 from roster.analyses.explore import Selection, group_values, selected_events
 from roster.analyses.groups import GroupBy, key_of, keyed
 from roster.analyses.members import MEMBER, distinct_keys
+from roster.analyses.profiles import attribute_columns
 from roster.analyses.sankey import Pathways, steps_of_paths
-from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
+from roster.model.schema import Entity, Type
 from roster.query.expr import Column, Compare, Expr, Literal, conjunction
-from roster.query.plan import Join, Limit, Named, Plan, Project, Sort, SortKey
-from roster.query.relations import OWNER_OF_EVENT, where
+from roster.query.plan import Join, Limit, Plan, Project, Sort, SortKey
+from roster.query.relations import OWNER_OF_EVENT, profile_key, where
 
 
 def keys_of_events(
@@ -51,17 +52,10 @@ def list_people(
     world: EventWorld, entity: Entity, keys: Plan, names: Sequence[str], limit: int
 ) -> tuple[Plan, list[str]]:
     """Attributes of the profiles of these keys, a column a name, in the order of their keys; and warnings."""
-    profiles, warnings = world.of(entity), list[str]()
-    key = Column(KEY_ATTRIBUTE[entity], Type.STRING)
-    columns: list[Named] = []
-    for place, name in enumerate(names):
-        found = profiles.find(name)
-        if found is None:
-            warnings.append(world.unknown(name, entity))
-        value = Column(found.name, found.type) if found else Literal(None, Type.STRING)
-        columns.append((f"{place} {name}", value))
+    profiles, key = world.of(entity), profile_key(entity)
+    columns, warnings = attribute_columns(profiles, names)
     rows = Join(profiles.relation, keys, "semi", ((key, MEMBER),))
-    return Project(Limit(Sort(rows, (SortKey(key),)), limit), tuple(columns)), warnings
+    return Project(Limit(Sort(rows, (SortKey(key),)), limit), columns), warnings
 
 
 def _is(column: Column, value: str) -> Expr:

@@ -9,7 +9,7 @@ from roster.analyses.scopes import World
 from roster.model.connection import Connection
 from roster.model.mapping import Attribute, Mapping
 from roster.model.reference_table import Table
-from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
+from roster.model.schema import Entity, Type
 from roster.model.steps import same_source
 from roster.query.expr import And, Call, Cast, Column, Compare, Expr, Fn, If, In, IsNull, Literal, Not, Or, type_of
 from roster.query.narrow import narrow_to
@@ -27,7 +27,7 @@ from roster.query.plan import (
     SortKey,
     schema_of,
 )
-from roster.query.relations import NEWEST, PROFILES, ROWS, enrich, match_rows, meet, read_profiles
+from roster.query.relations import NEWEST, PROFILES, ROWS, enrich, match_rows, meet, profile_key, read_profiles
 
 SIDES = ("before:", "after:")
 """What stands before the names of attributes where both sides are at hand."""
@@ -107,7 +107,7 @@ def compare(before: World, after: World) -> Comparison:
     told_apart = replace(after, mapping=after_mapping)
     old, new = _values(before, before.sources, held), _values(told_apart, after_sources, held)
     readings = [_reading(name, old.get(name), new.get(name)) for name in {**old, **new}]
-    key = Column(KEY_ATTRIBUTE[before.entity], Type.STRING)
+    key = profile_key(before.entity)
     return Comparison(before.entity, plan, key, tuple(r for r in readings if r.before != r.after), (old, new))
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from roster.analyses.event_world import during
 from roster.analyses.scopes import World, event_scope, profile_scope, resolve_at
 from roster.base.errors import Code, Error
-from roster.base.time import Range, instant
+from roster.base.time import Range
 from roster.model.held import asks_history
 from roster.model.mapping import Attribute
 from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
-from roster.query.expr import Column, Compare, Expr, Literal, Or, columns_of, conjunction
+from roster.query.expr import TRUE, Column, Expr, Literal, Or, columns_of, conjunction
 from roster.query.over_time import events_over_time
-from roster.query.plan import Agg, Aggregate, Join, Limit, Measure, Named, Plan, Project, Sort, SortKey
-from roster.query.relations import OWNER_OF_EVENT, events, where
+from roster.query.plan import Join, Limit, Named, Plan, Project, Sort, SortKey
+from roster.query.relations import OWNER_OF_EVENT, count_rows, events, profile_key, where
 from roster.query.resolve import contains, unknown_name, wildcards
 
 SORT_DEFAULT = "last_seen"
@@ -55,9 +57,9 @@ class Page:
 def page(world: World, request: PageRequest) -> Page:
     """Build the page; names that mean nothing become empty columns and a warning."""
     plan, warnings = selected(world, request.selection)
-    total = Aggregate(plan, (), (Measure("total", Agg.COUNT),))
+    total = count_rows(plan, "total")
     keys, sort_warnings = _sort_keys(world, request)
-    columns, column_warnings = _columns(world, _meant(world, request.columns))
+    columns, column_warnings = attribute_columns(world, request.columns)
     rows = Project(Limit(Sort(plan, keys), request.limit), columns)
     names = request.columns if request.columns is not None else tuple(a.id for a in world.attributes)
     return Page(rows, total, names, tuple(dict.fromkeys([*warnings, *sort_warnings, *column_warnings])))
@@ -75,7 +77,7 @@ def selected(world: World, selection: Selection) -> tuple[Plan, list[str]]:
     if selection.event_query is None and selection.event_range is None:
         return plan, resolved.warnings
     matching, warnings = matching_events(world, selection)
-    key = Column(KEY_ATTRIBUTE[world.entity], Type.STRING)
+    key = profile_key(world.entity)
     return Join(plan, matching, "semi", ((key, key),)), resolved.warnings + warnings
 
 
@@ -83,12 +85,8 @@ def matching_events(world: World, selection: Selection) -> tuple[Plan, list[str]
     """The profile key of every event of the selection."""
     scope = event_scope(world)
     resolved = resolve_at("/data/attributes/event_query/query", selection.event_query or "", scope, world.now_ms)
-    conditions: list[Expr] = []
-    if selection.event_range is not None:
-        time = Column("time", Type.TIMESTAMP)
-        conditions.append(Compare(">=", time, _instant(selection.event_range.from_ms)))
-        conditions.append(Compare("<", time, _instant(selection.event_range.to_ms)))
-    where_all = conjunction(*conditions, resolved.where)
+    within = TRUE if selection.event_range is None else during(selection.event_range)
+    where_all = conjunction(within, resolved.where)
     plan = where(_events(world, selection, resolved.where), where_all)
     return Project(plan, ((KEY_ATTRIBUTE[world.entity], OWNER_OF_EVENT[world.entity]),)), resolved.warnings
 
@@ -112,10 +110,6 @@ def _timed(customs: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
     return customs
 
 
-def _instant(at_ms: int) -> Literal:
-    return Literal(instant(at_ms), Type.TIMESTAMP)
-
-
 def _sort_keys(world: World, request: PageRequest) -> tuple[tuple[SortKey, ...], list[str]]:
     """The asked order, then the profile's key, so that the order is total."""
     key = KEY_ATTRIBUTE[world.entity]
@@ -128,18 +122,21 @@ def _sort_keys(world: World, request: PageRequest) -> tuple[tuple[SortKey, ...],
     return ((first,) if found.name == key else (first, tie)), []
 
 
-def _meant(world: World, names: tuple[str, ...] | None) -> list[tuple[str, Attribute | None]]:
+def _meant(world: World, names: Sequence[str] | None) -> list[tuple[str, Attribute | None]]:
     """Names with what they mean; who asks for all attributes names none of them."""
     if names is None:
         return [(a.id, a) for a in world.attributes]
     return [(name, world.find(name)) for name in names]
 
 
-def _columns(world: World, asked: list[tuple[str, Attribute | None]]) -> tuple[tuple[Named, ...], list[str]]:
-    """One column a name, numbered: the caller's spelling need not be a name the plan knows."""
+def attribute_columns(world: World, names: Sequence[str] | None) -> tuple[tuple[Named, ...], list[str]]:
+    """One column a name, all attributes for None, and warnings of names that mean nothing: they are empty.
+
+    Columns are numbered: the caller's spelling need not be a name the plan knows.
+    """
     columns: list[Named] = []
     warnings = []
-    for position, (name, found) in enumerate(asked):
+    for position, (name, found) in enumerate(_meant(world, names)):
         if found is None:
             warnings.append(unknown_name(name, profile_scope(world)))
         value: Expr = Column(found.name, found.type) if found else Literal(None, Type.STRING)

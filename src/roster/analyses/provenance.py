@@ -9,11 +9,11 @@ from roster.model.connection import Field
 from roster.model.mapping import Attribute
 from roster.model.reference_table import Table, column_of, relation_of, stored_columns
 from roster.model.rules import NO_RULES
-from roster.model.schema import KEY_ATTRIBUTE, Type
+from roster.model.schema import Type
 from roster.query.expr import Cast, Column, Compare, Expr, IsNull, Literal, Not
 from roster.query.offers import Bid, attribute_value, bids_of, field_value, row_column, stored_value, wins_of
 from roster.query.plan import Filter, Named, Plan, Project, Read, schema_of
-from roster.query.relations import ROW
+from roster.query.relations import ROW, profile_key
 
 PER_BID = 4
 
@@ -32,7 +32,7 @@ def provenance(world: World, attribute: Attribute, profile: str) -> Plan:
     and since when its row is as it is."""
     joined = world.relation.input
     found = bids(world, attribute)
-    key = Column(KEY_ATTRIBUTE[world.entity], Type.STRING)
+    key = profile_key(world.entity)
     columns: list[Named] = [("value", attribute_value(attribute, world.sources, _held(world)))]
     for i, (bid, wins) in enumerate(zip(found, wins_of(attribute, found), strict=True)):
         told: tuple[Expr, ...] = (row_column(bid.offer.connection), bid.value, wins, bid.changed)

@@ -30,7 +30,7 @@ from roster.query.expr import (
     conjunction,
 )
 from roster.query.plan import Agg, Aggregate, Filter, Join, Limit, Measure, Named, Plan, Project, Sort, SortKey, Values
-from roster.query.relations import where
+from roster.query.relations import count_rows, profile_key, where
 
 ENTITY_OF: dict[Entity, Expr] = {Entity.USERS: PERSON, Entity.ACCOUNTS: ACCOUNT}
 ENTITY = Column("entity", Type.STRING)
@@ -139,7 +139,7 @@ def beside_profiles(plan: Plan, world: EventWorld, entity: Entity, values: Seque
     known = {profile_column(entity, a.name, a.type).name: Column(a.name, a.type) for a in world.of(entity).attributes}
     key = Column(f"{entity}.#key", Type.STRING)
     columns: tuple[Named, ...] = (
-        (key.name, Column(KEY_ATTRIBUTE[entity], Type.STRING)),
+        (key.name, profile_key(entity)),
         *((name, known[name]) for name in names),
     )
     return Join(plan, Project(world.of(entity).relation, columns), "left", ((ENTITY, key),))
@@ -280,7 +280,7 @@ def list_cell(world: EventWorld, asked: CellRequest) -> Listed:
         if value is None:
             warnings.append(world.unknown(name, entity))
         values.append(Literal(None, Type.STRING) if value is None else value)
-    total = Aggregate(people, (), (Measure("total", Agg.COUNT),))
+    total = count_rows(people, "total")
     limited = Limit(Sort(people, (SortKey(ENTITY),)), asked.limit)
     others = [v for v in values if v != ENTITY]
     beside = Sort(beside_profiles(limited, world, entity, others), (SortKey(ENTITY),))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import assert_never
 
 from roster.base.errors import Error
+from roster.model import formula
+from roster.model.formula import Formula
 from roster.model.mapping import Attribute, Mapping, attributes, find
 from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, Entity, Type
-from roster.query.expr import Column
+from roster.query.expr import And, Column, Expr, Not, Or
 from roster.query.offers import Sources
 from roster.query.plan import Project
 from roster.query.relations import USER_OF_EVENT, profiles
@@ -107,3 +111,17 @@ def resolve_at(pointer: str, text: str, scope: Scope, now_ms: int) -> Resolved:
         return resolve(text, scope, now_ms)
     except Error as error:
         raise error.under(pointer) from error
+
+
+def combine(tree: Formula, conditions: Map[str, Expr]) -> Expr:
+    """What a formula states, given the condition that each of its names stands for."""
+    match tree:
+        case formula.Name(name):
+            return conditions[name]
+        case formula.Not(item):
+            return Not(combine(item, conditions))
+        case formula.And(items):
+            return And(tuple(combine(i, conditions) for i in items))
+        case formula.Or(items):
+            return Or(tuple(combine(i, conditions) for i in items))
+    assert_never(tree)

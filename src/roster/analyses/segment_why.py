@@ -32,7 +32,7 @@ from roster.model.segment_query import (
 from roster.query import search
 from roster.query.expr import Column, Compare, Expr, If, IsNull, Literal, Not, conjunction
 from roster.query.plan import Agg, Aggregate, Filter, Join, Measure, Named, Plan, Project
-from roster.query.relations import OWNER_OF_EVENT, where
+from roster.query.relations import OWNER_OF_EVENT, count_rows, profile_key, where
 
 _ONE, _ZERO, _NONE = Literal(1, Type.INTEGER), Literal(0, Type.INTEGER), Literal(None, Type.INTEGER)
 Row = tuple[Any, ...]
@@ -60,8 +60,8 @@ class Part:
 
 def membership(world: EventWorld, segment: Segment, key: str) -> Plan:
     """One row with 1 for a member and 0 for another profile; none where there is no such profile."""
-    profiles, condition, _ = marked(world, segment, world.of(segment.entity).relation, _key(segment.entity))
-    found = Filter(profiles, _is(_key(segment.entity), key))
+    profiles, condition, _ = marked(world, segment, world.of(segment.entity).relation, profile_key(segment.entity))
+    found = Filter(profiles, _is(profile_key(segment.entity), key))
     return Project(found, (("member", If(condition, _ONE, _ZERO)),))
 
 
@@ -72,25 +72,21 @@ def parts_of(world: EventWorld, segment: Segment, key: str) -> list[Part]:
     return parts + [_of_rule(world, entity, rule, key) for rule in definition.rules]
 
 
-def _key(entity: Entity) -> Column:
-    return Column(KEY_ATTRIBUTE[entity], Type.STRING)
-
-
 def _is(column: Expr, key: str) -> Expr:
     return Compare("=", column, Literal(key, Type.STRING))
 
 
 def _of_profile(world: EventWorld, entity: Entity, rule: ProfileSearch, place: int, key: str) -> Part:
     profiles = world.of(entity)
-    plan = Filter(profiles.relation, _is(_key(entity), key))
+    plan = Filter(profiles.relation, _is(profile_key(entity), key))
     return _searched(profiles, plan, rule, "profiles", f"{QUERY_AT}/profiles/{place}/query")
 
 
 def _of_rule(world: EventWorld, entity: Entity, rule: Rule, key: str) -> Part:
     match rule:
         case AccountSearch():
-            account = _key(Entity.ACCOUNTS)
-            mine = Filter(world.users.relation, _is(_key(Entity.USERS), key))
+            account = profile_key(Entity.ACCOUNTS)
+            mine = Filter(world.users.relation, _is(profile_key(Entity.USERS), key))
             theirs = Project(mine, (("#account", account),))
             on = (account, Column("#account", Type.STRING))
             plan = Join(world.accounts.relation, theirs, "semi", (on,))
@@ -148,7 +144,7 @@ def _of_events(world: EventWorld, entity: Entity, rule: Performed, key: str) -> 
     span = span_of(rule.when, world.now_ms)
     found = world.resolve(f"{QUERY_AT}/event_platforms", rule.query).where
     mine = conjunction(during(span), _is(OWNER_OF_EVENT[entity], key), found)
-    plan = Aggregate(where(world.relation, mine), (), (Measure("count", Agg.COUNT),))
+    plan = count_rows(where(world.relation, mine))
     op = rule.op or ">="
     period = f"from {iso_ms(instant(span.from_ms))} to {iso_ms(instant(span.to_ms))}"
     text = f"{op} {rule.count} events of {rule.query or '*'} {period}"
@@ -196,7 +192,9 @@ def _of_table(world: EventWorld, entity: Entity, rule: TableRows, key: str) -> P
     profiles = world.of(entity)
     attribute = profiles.find(rule.attribute)
     value = Column(attribute.name, attribute.type) if attribute else Literal(None, Type.STRING)
-    mine = Join(Filter(profiles.relation, _is(_key(entity), key)), keys, "left", ((_key(entity), MEMBER),))
+    mine = Join(
+        Filter(profiles.relation, _is(profile_key(entity), key)), keys, "left", ((profile_key(entity), MEMBER),)
+    )
     plan = Project(mine, (("found", If(Not(IsNull(MEMBER)), _ONE, _ZERO)), ("value", value)))
     text = f"{rule.attribute} is in {rule.table}.{rule.column}"
     text += f" where {rule.query}" if rule.query else ""
@@ -211,7 +209,7 @@ def _of_table(world: EventWorld, entity: Entity, rule: TableRows, key: str) -> P
 
 def _of_list(world: EventWorld, entity: Entity, rule: StaticList, key: str) -> Part:
     keys, _ = keys_of_rule(world, entity, rule)
-    plan = Aggregate(Filter(keys, _is(MEMBER, key)), (), (Measure("count", Agg.COUNT),))
+    plan = count_rows(Filter(keys, _is(MEMBER, key)))
 
     def read(rows: Sequence[Row]) -> list[Clause]:
         text = f"on the list {rule.id}"

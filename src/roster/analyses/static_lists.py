@@ -10,10 +10,10 @@ from roster.analyses.members import MEMBER, distinct_keys
 from roster.analyses.retention import ENTITY, Retention, cell_entities, traffic_of
 from roster.base.errors import Code, Error, did_you_mean
 from roster.model.reference_table import Table, relation_of, stored_columns
-from roster.model.schema import KEY_ATTRIBUTE, Column as SchemaColumn, Entity, Type
-from roster.query.expr import Column, Expr
-from roster.query.plan import Agg, Aggregate, Join, Measure, Plan, Project, Read, Values
-from roster.query.relations import EMAIL, declared, normalise_key
+from roster.model.schema import Column as SchemaColumn, Entity, Type
+from roster.query.expr import Column
+from roster.query.plan import Join, Plan, Project, Read, Values
+from roster.query.relations import EMAIL, count_rows, declared, normalise_key, profile_key
 
 GIVEN = Column("#given", Type.STRING)
 
@@ -56,25 +56,17 @@ def match_given(world: EventWorld, entity: Entity, given: Plan, attribute: str) 
     profiles = world.of(entity).relation
     found = Join(profiles, keys, "semi", ((ours, MEMBER),))
     matched = Join(keys, Project(profiles, (("#ours", ours),)), "semi", ((MEMBER, Column("#ours", Type.STRING)),))
-    owners = Project(found, ((MEMBER.name, _key(entity)),))
-    return Listing(owners, _count(keys), _count(matched), _count(owners))
+    owners = Project(found, ((MEMBER.name, profile_key(entity)),))
+    return Listing(owners, count_rows(keys), count_rows(matched), count_rows(owners))
 
 
 def list_of(world: EventWorld, entity: Entity, keys: Plan) -> Listing:
     """A list of keys that are found, each once, as MEMBER."""
-    known = Join(keys, world.of(entity).relation, "semi", ((MEMBER, _key(entity)),))
-    return Listing(keys, _count(keys), _count(known), _count(known))
+    known = Join(keys, world.of(entity).relation, "semi", ((MEMBER, profile_key(entity)),))
+    return Listing(keys, count_rows(keys), count_rows(known), count_rows(known))
 
 
 def keys_in_cell(world: EventWorld, asked: Retention, cohort: int, column: int) -> tuple[Plan, list[str]]:
     """The entities of a cell of retention, and warnings."""
     traffic = traffic_of(world, asked)
     return distinct_keys(cell_entities(traffic, asked, cohort, column), ENTITY), list(traffic.warnings)
-
-
-def _key(entity: Entity) -> Expr:
-    return Column(KEY_ATTRIBUTE[entity], Type.STRING)
-
-
-def _count(plan: Plan) -> Plan:
-    return Aggregate(plan, (), (Measure("count", Agg.COUNT),))

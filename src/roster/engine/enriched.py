@@ -25,12 +25,11 @@ from roster.base.values import digest
 from roster.engine.connection import Duck
 from roster.engine.newest import group_newest
 from roster.engine.places import at_places
-from roster.model.schema import KEY_ATTRIBUTE, Entity, Type, profile_schema
+from roster.model.schema import KEY_ATTRIBUTE, Entity, profile_schema
 from roster.query.dialect import DUCKDB
-from roster.query.expr import Column
 from roster.query.narrow import narrow_to
 from roster.query.plan import Filter, Join, Plan, Project, Read, Union, Window, schema_of
-from roster.query.relations import read_profiles
+from roster.query.relations import profile_key, read_profiles
 from roster.query.rewrite import map_inputs, prune, relations_of
 from roster.query.sql import render
 
@@ -291,7 +290,7 @@ def _replace(plan: Plan, outer: int, name: str, layouts: Sequence[Layout]) -> Pl
 
 def meeting(plan: Plan, entity: Entity, relation: str, touched: str) -> Plan:
     """The keys, as `key`, of the profiles that a join of the plan brings together with rows of the table `touched`."""
-    key = (("key", Column(KEY_ATTRIBUTE[entity], Type.STRING)),)
+    key = (("key", profile_key(entity)),)
     found: list[Plan] = []
     while isinstance(plan, Project) and isinstance(plan.input, Join):
         join = plan.input

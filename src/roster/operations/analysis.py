@@ -8,7 +8,7 @@ from typing import Any
 from roster.analyses.audience import EVERYONE, Audience, Group
 from roster.analyses.base_query import BaseQuery, Occurrences
 from roster.analyses.event_world import EventWorld
-from roster.analyses.groups import LIMIT_DEFAULT, MISSING, GroupBy
+from roster.analyses.groups import LIMIT_DEFAULT, GroupBy
 from roster.analyses.measures import Compute, Unit
 from roster.base.errors import Code, Error
 from roster.base.time import INSTANT_MS_MAX, Range, instant, iso_ms
@@ -171,10 +171,9 @@ def frame(
     attributes: dict[str, Any],
     understood: dict[str, Any],
     warnings: Sequence[str],
-    request_id: str = "",
 ) -> Reply:
     """An answer in the API's frame; beside it in `meta` its state, what was understood, and warnings."""
-    meta: dict[str, Any] = {"status": "done", "request_id": request_id or id, "understood": understood}
+    meta: dict[str, Any] = {"status": "done", "request_id": id, "understood": understood}
     if warnings:
         meta["warnings"] = list(dict.fromkeys(warnings))
     return Reply({"data": {"id": id, "type": type, "attributes": attributes}, "meta": meta})
@@ -201,7 +200,3 @@ def unit_list(unit: Unit | None) -> list[dict[str, Any]] | None:
 def number(value: Any) -> float | None:
     """A measured value as the API shows numbers."""
     return None if value is None else float(value)
-
-
-def group_text(value: Any) -> str:
-    return MISSING if value is None else str(value)

@@ -12,6 +12,7 @@ from roster.analyses.journey import Exclusion, Journey, Key, Node, SessionFilter
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import Range
 from roster.operations.analysis import GROUPS_MAX, QUERY_AT, read_audience, read_base_query, read_group, told_range
+from roster.operations.bodies_analyses import JoinKeysBody
 from roster.operations.bodies_journey import (
     ExclusionBody,
     GraphFilterBody,
@@ -39,7 +40,7 @@ def read_journey(
     """The journey a request is about. Errors: INVALID with the place and what would be right."""
     aliases = read_expression(body)
     nodes = tuple(Node(a, read_base_query(body.node_objects[a], f"{SEARCH_AT}/node_objects/{a}")) for a in aliases)
-    key, secondary = _keys(body)
+    key, secondary = read_keys(body.join_keys, SEARCH_AT)
     given = body.filters
     graph = (given.graph_filters if given else None) or []
     text = (given.string_filter if given else None) or ""
@@ -78,12 +79,12 @@ def read_expression(body: JourneySearchBody) -> list[str]:
     return aliases
 
 
-def _keys(body: JourneySearchBody) -> tuple[Key, tuple[str, ...]]:
-    given = body.join_keys
+def read_keys(given: JoinKeysBody | None, at: str) -> tuple[Key, tuple[str, ...]]:
+    """The primary key and the secondary ones; `at`: the search they belong to. Error: INVALID for an unknown one."""
     primary = (given.primary if given else None) or Key.SESSION.value
     if primary not in tuple(Key):
         hint = f"allowed: {', '.join(Key)}"
-        raise Error(Code.INVALID, f"unknown join key {primary!r}", at=f"{SEARCH_AT}/join_keys/primary", hint=hint)
+        raise Error(Code.INVALID, f"unknown join key {primary!r}", at=f"{at}/join_keys/primary", hint=hint)
     secondary = (given.secondary if given else None) or []
     return Key(primary), tuple(name for name in dict.fromkeys(secondary) if name != primary)
 

@@ -90,7 +90,7 @@ def query_funnel(context: Context, request: Request) -> Reply:
     split = [part for part in split if all(_admits(part[1], wanted) for wanted in dropoffs)]
     understood = told_journey(journey) | {"aggregation": aggregation, "metric": _metric_told(compute, journey)}
     attributes = _funnel_answer(overall, split, aliases)
-    return frame(context.clock.new_id(), "funnel_response", attributes, understood, warnings, context.clock.new_id())
+    return frame(context.clock.new_id(), "funnel_response", attributes, understood, warnings)
 
 
 def _metric_told(compute: Compute | None, journey: Journey) -> str:

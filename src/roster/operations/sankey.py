@@ -7,15 +7,14 @@ from typing import Any
 from roster.analyses.base_query import BaseQuery
 from roster.analyses.event_world import EventWorld
 from roster.analyses.explore import Selection
-from roster.analyses.journey import Key
 from roster.analyses.sankey import Diagram, Kind, Listed, Node, Pathways, diagram, pathways
 from roster.base.errors import Code, Error
 from roster.operations.analysis import AT, answer, frame, read_audience, read_range, told_range
 from roster.operations.bodies import decode
-from roster.operations.bodies_analyses import JoinKeysBody
 from roster.operations.bodies_sankey import SankeyAttributes, SankeyBody
 from roster.operations.context import Context, Reply, Request
 from roster.operations.event_worlds import event_world_of
+from roster.operations.journey_requests import read_keys
 from roster.query.resolve import Deep
 
 STEPS_DEFAULT = 5
@@ -42,7 +41,7 @@ def read_pathways(world: EventWorld, asked: SankeyAttributes) -> Pathways:
     definition, search = asked.definition, asked.search
     source = _facet(world, definition.source, f"{AT}/definition/source")
     target = _facet(world, definition.target, f"{AT}/definition/target")
-    key, secondary = _keys(search.join_keys)
+    key, secondary = read_keys(search.join_keys, f"{AT}/search")
     return Pathways(
         selection=Selection(
             read_range(asked.time.from_, asked.time.to, f"{AT}/time"),
@@ -70,15 +69,6 @@ def _facet(world: EventWorld, text: str, at: str) -> str | None:
         raise Error(Code.INVALID, f"{text!r} is no facet", at=at, hint=hint)
     known = text.startswith("@") or not isinstance(world.scope.find(text), Deep)
     return f"@{text.removeprefix('@')}" if known else None
-
-
-def _keys(given: JoinKeysBody | None) -> tuple[Key, tuple[str, ...]]:
-    primary = (given.primary if given else None) or Key.SESSION.value
-    if primary not in tuple(Key):
-        hint = f"allowed: {', '.join(Key)}"
-        raise Error(Code.INVALID, f"unknown join key {primary!r}", at=f"{AT}/search/join_keys/primary", hint=hint)
-    secondary = (given.secondary if given else None) or []
-    return Key(primary), tuple(name for name in dict.fromkeys(secondary) if name != primary)
 
 
 def told_pathways(paths: Pathways) -> dict[str, Any]:

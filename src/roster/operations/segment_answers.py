@@ -11,20 +11,16 @@ from roster.analyses.members import count_members, marked
 from roster.analyses.scopes import profile_scope
 from roster.base.errors import Error
 from roster.base.time import instant, iso_ms
-from roster.model.schema import KEY_ATTRIBUTE, Entity, Type
+from roster.model.schema import Entity
 from roster.model.segment import Segment, kind_of
 from roster.operations.context import Context, Reply, Request, run_plans
 from roster.operations.event_worlds import event_world_of
-from roster.query.expr import FALSE, Column, Expr
+from roster.query.expr import FALSE, Expr
 from roster.query.plan import Plan
+from roster.query.relations import profile_key
 
 COUNTED_AT_ONCE = 50
 """Segments that are counted in one pass over the profiles."""
-
-
-def key_of(entity: Entity) -> Column:
-    """The key of an entity's profiles."""
-    return Column(KEY_ATTRIBUTE[entity], Type.STRING)
 
 
 def tell_one(context: Context, request: Request, segment: Segment, meta: Map[str, Any] | None = None) -> Reply:
@@ -66,7 +62,7 @@ def _count(
     plan: Plan = world.of(entity).relation
     for segment in segments:
         try:
-            plan, condition, doubts = marked(world, segment, plan, key_of(entity), scope)
+            plan, condition, doubts = marked(world, segment, plan, profile_key(entity), scope)
         except Error as error:
             condition, doubts = FALSE, (f"it has no members: {error.text()}",)
         conditions.append(condition)

@@ -15,10 +15,11 @@ from roster.operations.bodies import decode
 from roster.operations.bodies_segments import CreateSegmentBody, UpdateSegmentBody
 from roster.operations.context import Context, Reply, Request
 from roster.operations.event_worlds import event_world_of
-from roster.operations.segment_answers import count_conditions, key_of, tell, tell_one, told
+from roster.operations.segment_answers import count_conditions, tell, tell_one, told
 from roster.operations.segment_snapshots import drop_unneeded, keep_snapshot
 from roster.query.expr import And, Expr, Not
 from roster.query.plan import Plan
+from roster.query.relations import profile_key
 
 SORTS = ("name", "created_at", "modified_at", "row_count")
 
@@ -81,7 +82,7 @@ def preview(context: Context, request: Request, segment: Segment, meta: Map[str,
 
 def _check_readable(context: Context, world: EventWorld, segment: Segment) -> tuple[Plan, Expr]:
     """Profiles and what is true of members. Error: INVALID for a rule that cannot be read, with its place."""
-    plan, condition, _ = marked(world, segment, world.of(segment.entity).relation, key_of(segment.entity))
+    plan, condition, _ = marked(world, segment, world.of(segment.entity).relation, profile_key(segment.entity))
     kept = {one.id: one.entity for one in context.lists.list_lists()} if lists_of(segment) else {}
     for id in lists_of(segment):
         if kept.get(id) is not segment.entity:
@@ -159,8 +160,8 @@ def _preview_update(context: Context, request: Request, world: EventWorld, old: 
         counts = [tell(context, request, [s])[0][0]["attributes"]["row_count"] for s in (new, old)]
     else:
         plan: Plan = world.of(new.entity).relation
-        plan, was, _ = marked(world, old, plan, key_of(new.entity), prefix="old.")
-        plan, will, _ = marked(world, new, plan, key_of(new.entity), prefix="new.")
+        plan, was, _ = marked(world, old, plan, profile_key(new.entity), prefix="old.")
+        plan, will, _ = marked(world, new, plan, profile_key(new.entity), prefix="new.")
         counts = count_conditions(context, request, plan, [And((will, Not(was))), And((was, Not(will)))])
     entered, left = counts
     return preview(context, request, new, {"entered": entered, "left": left})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from roster.model.connection import Connection
 from roster.model.mapping import Attribute, Mapping
 from roster.model.reference_table import Table, shared_of, spans_of, stored_columns
-from roster.model.schema import EVENT_SCHEMA, KEY_ATTRIBUTE, Column as SchemaColumn, Type
+from roster.model.schema import EVENT_SCHEMA, Column as SchemaColumn, Type
 from roster.model.source import CHANGED_AT
 from roster.query.expr import Column, Compare, IsNull, Literal, Not
 from roster.query.offers import Sources, attribute_value, find_source_column, row_column
@@ -40,6 +40,7 @@ from roster.query.relations import (
     declared,
     join_sides,
     normalise_key,
+    profile_key,
     read_profiles,
 )
 
@@ -133,7 +134,7 @@ def _enrich(
         *((f"{names.prefix}{c.name}", declared(c, held)) for c in columns),
     )
     spans = Filter(Project(Read(spans_of(table), (*SPAN, *stored_columns(table))), named), Not(IsNull(names.key)))
-    user = Column(KEY_ATTRIBUTE[mapping.entity], Type.STRING)
+    user = profile_key(mapping.entity)
     ours = normalise_key(Column(sides.attribute.name, sides.attribute.type), sides.attribute.name)
     users = Project(read_profiles(mapping.entity), ((names.user.name, user), (names.ours.name, ours)))
     shared = _shared(spans, names, table, sides)

@@ -41,6 +41,13 @@ from roster.query.plan import (
 )
 
 EVENTS = Read("events", EVENT_SCHEMA)
+
+
+def profile_key(entity: Entity) -> Column:
+    """The column that identifies the profiles of an entity."""
+    return Column(KEY_ATTRIBUTE[entity], Type.STRING)
+
+
 USER_OF_EVENT = Column(EVENT_USER.name, EVENT_USER.type)
 OWNER_OF_EVENT = {Entity.USERS: USER_OF_EVENT, Entity.ACCOUNTS: Column(KEY_ATTRIBUTE[Entity.ACCOUNTS], Type.STRING)}
 """The column of events that names the profile they belong to."""
@@ -187,7 +194,7 @@ def events(users: Project | None, customs: tuple[Attribute, ...]) -> Plan:
         return EVENTS
     key = Column("@#user", Type.STRING)
     columns: tuple[Named, ...] = (
-        (key.name, Column(KEY_ATTRIBUTE[Entity.USERS], Type.STRING)),
+        (key.name, profile_key(Entity.USERS)),
         *((a.id, Column(a.name, a.type)) for a in customs),
     )
     return Join(EVENTS, Project(users, columns), "left", ((USER_OF_EVENT, key),))
@@ -196,3 +203,8 @@ def events(users: Project | None, customs: tuple[Attribute, ...]) -> Plan:
 def where(plan: Plan, condition: Expr) -> Plan:
     """The plan filtered, or itself when the condition is always true."""
     return plan if condition == TRUE else Filter(plan, condition)
+
+
+def count_rows(plan: Plan, name: str = "count") -> Aggregate:
+    """One row: how many rows a plan gives."""
+    return Aggregate(plan, (), (Measure(name, Agg.COUNT),))
