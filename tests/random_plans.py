@@ -211,12 +211,12 @@ def journeys(draw: DrawFn) -> Plan:
     user, time, kind, value = (Column(name, type) for name, type in made)
 
     def some(of: str) -> Expr:
-        return In(kind, tuple(Literal(k, Type.STRING) for k in dice.sample(of, dice.choice([1, 1, 2]))))
+        return In(kind, tuple(Literal(k, Type.STRING) for k in dice.sample(of, dice.choice([1, 2, 2, 3]))))
 
     steps = []
     for k in range(dice.randint(1, 5)):
         carried = tuple((f"{name}{k}", of) for name, of in (("kind", kind), ("X", value)) if dice.random() < 0.5)
-        unless = some(dice.choice(["ee", "abcde"])) if k and dice.random() < 0.5 else None
+        unless = some(dice.choice(["eee", "abcde"])) if k and dice.random() < 0.5 else None
         steps.append(Step(some("abcd"), carried, unless))
     input = Values(tuple(SchemaColumn(name, type) for name, type in made), tuple(rows))
     window_ms = dice.choice([None, *(n * gap // timedelta(milliseconds=1) for n in range(5))])

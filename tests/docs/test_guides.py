@@ -47,9 +47,11 @@ def test_a_guide_runs_as_written(path: Path, tmp_path: Path) -> None:
     printed = [tmp_path / f"out.{number}" for number in range(len(steps))]
     last = [file.read_text() for file in printed if file.exists()]
     assert done.returncode == 0, f"{steps[len(last) - 1].place}\n{last[-1]}"
+    log = tmp_path / "server.log"
+    told = log.read_text()[-4000:] if log.exists() else ""
     for step, file in zip(steps, printed, strict=True):
         text = file.read_text()
-        assert step.shown is None or agrees(step.shown, text), f"{step.place} prints\n{text}"
+        assert step.shown is None or agrees(step.shown, text), f"{step.place} prints\n{text}\nthe server says\n{told}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +216,15 @@ def test_documents_read_the_same_from_a_compacted_file(expr: Expr, tmp_path: Pat
     actual = rows_of(connection, plan)
     connection.close()
     assert same_rows(evaluate(plan, world.tables), actual, ordered=False)
+
+
+def test_rendering_loads_nothing() -> None:
+    """What a first statement loads, two threads with a first statement each can meet half made."""
+    program = (
+        "import sys; from roster.query import dialect, plan, sql\n"
+        "before = set(sys.modules)\n"
+        "sql.render(plan.Values((), ((),)), dialect.DUCKDB)\n"
+        "assert set(sys.modules) == before, set(sys.modules) - before"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -145,7 +145,7 @@ def _cast(name: str, stored: Type, type: Type) -> str:
 
 def _sql(expr: Expr, name: str) -> str:
     """An expression over one column, which binds no values."""
-    return render_expr(expr, Scope(DUCKDB, Parameters(), {name: column(name)})).sql(dialect=DUCKDB.name)
+    return render_expr(expr, Scope(DUCKDB, Parameters(), {name: column(name)})).sql(dialect=DUCKDB.grammar)
 
 
 def note_changed(connection: duckdb.DuckDBPyConnection, table: Table) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import sqlglot
+from sqlglot.dialects.duckdb import DuckDB
+
 from roster.model.schema import Type
 from roster.query.expr import BLANKS
 
@@ -16,11 +19,13 @@ Step = str | Type
 class Dialect:
     """How one engine spells what standard SQL leaves open.
 
+    `grammar` is what sqlglot knows of it: the class, not its name, because a class asked for by name is loaded by
+    the first thread that asks, and others meet it half made.
     `setup` holds statements to run once on each opened database, in order; they may be run again.
     `casts` gives the steps from one type to another; a missing pair is always null.
     """
 
-    name: str
+    grammar: type[sqlglot.Dialect]
     setup: tuple[str, ...]
     types: Mapping[Type, str]
     wide_integer: str
@@ -193,7 +198,7 @@ _CASTS: dict[tuple[Type, Type], tuple[Step, ...]] = {
 }
 
 DUCKDB = Dialect(
-    name="duckdb",
+    grammar=DuckDB,
     setup=tuple(f"CREATE OR REPLACE MACRO {head} AS {body}" for head, body in _MACROS.items()),
     types={
         _S: "TEXT",

@@ -61,7 +61,7 @@ def render(plan: Plan, dialect: Dialect) -> Rendered:
     select = _close(rendering.open(plan))
     for name, query in rendering.named.values():
         select = select.with_(identifier(name), query, materialized=True, copy=False)
-    return Rendered(select.sql(dialect=dialect.name, pretty=True), tuple(rendering.parameters.values))
+    return Rendered(select.sql(dialect=dialect.grammar, pretty=True), tuple(rendering.parameters.values))
 
 
 @dataclass(frozen=True, slots=True)

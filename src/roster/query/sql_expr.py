@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, ip_network
 from typing import assert_never
 
 from sqlglot import exp
+from sqlglot.dialects.duckdb import DuckDB
 
 from roster.model.schema import Type
 from roster.query.dialect import Dialect, Step
@@ -84,7 +85,7 @@ def call(name: str, *args: exp.Expr) -> exp.Expr:
 
 
 def cast(node: exp.Expr, type: str) -> exp.Expr:
-    return exp.Cast(this=node, to=exp.DataType.build(type, dialect="duckdb"))
+    return exp.Cast(this=node, to=exp.DataType.build(type, dialect=DuckDB))
 
 
 def is_true(node: exp.Expr) -> exp.Expr:
