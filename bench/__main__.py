@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.analyses import ANALYSES
 from bench.analysis_runs import run_analysis
+from bench.databases import run_databases
 from bench.history import run_history
 from bench.intake import run_intake
 from bench.measure import Outcome
@@ -39,8 +40,10 @@ NAMES = (
     "intake",
     "stream",
     "sources",
+    "databases",
 )
-UNASKED = tuple(name for name in NAMES if name != "sources")
+NEED_PROGRAMS = ("sources", "databases")
+UNASKED = tuple(name for name in NAMES if name not in NEED_PROGRAMS)
 """All but what needs programs of others."""
 ALL_OF = {"analyses": tuple(a.name for a in ANALYSES)}
 """Names that stand for several workloads."""
@@ -49,7 +52,11 @@ ALL_OF = {"analyses": tuple(a.name for a in ANALYSES)}
 def main(words: list[str] | None = None) -> int:
     """Run the named workloads, all when none is named."""
     parser = argparse.ArgumentParser("bench", description=__doc__)
-    parser.add_argument("workload", nargs="*", help=f"any of {', '.join(NAMES)}; all but sources when none is named")
+    parser.add_argument(
+        "workload",
+        nargs="*",
+        help=f"any of {', '.join(NAMES)}; all but {' and '.join(NEED_PROGRAMS)} when none is named",
+    )
     parser.add_argument("--profiles", type=int, default=1_000_000)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the CRM table")
     parser.add_argument("--events", type=int, default=10_000_000)
@@ -102,6 +109,8 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
             yield from run_syncs(world.lend(), world.keys, size, rounds)
         if "sources" in chosen:
             yield from run_sources(size.rows, rounds)
+        if "databases" in chosen:
+            yield from run_databases(world.lend(), world.keys, size, rounds)
     finally:
         shutil.rmtree(copy)
 

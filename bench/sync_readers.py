@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.measure import quantile
 from bench.queries import BASE
 from bench.server import Server, Wire
+from bench.sync_runs import Samples, Syncing, take
 
 LOOPS = 4
 PAUSE_S = 0.2
 """Between an answer and the next request of a loop: readers who use up both cores would only measure themselves."""
+READ_S = 4.0
+"""How long they ask before a sync and after it."""
+SHARES = (50, 95, 99)
+PHASES_COMPARED = (", during", ", swap", ", after")
 PAGE, FACET = "page", "facet"
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     PAGE: (
@@ -80,6 +86,31 @@ class Readers:
     def check(self) -> None:
         if self.errors:
             raise self.errors[0]
+
+
+def sync_beside(syncing: Syncing, samples: Samples) -> int:
+    """One sync with readers before, during and after it; how many answers they had, each of one generation."""
+    with reading(syncing.server) as readers:
+        before_s = readers.wait(READ_S)
+        begun_s = time.perf_counter()
+        synced = syncing.sync("done")
+        readers.wait(READ_S)
+        answers = readers.between(before_s, time.perf_counter())
+    swap_s = synced.began_s.get("swap", synced.ended_s)
+    phases = {
+        "before": [a for a in answers if a.sent_s < begun_s],
+        "during": [a for a in answers if begun_s <= a.sent_s < synced.ended_s],
+        "swap": [a for a in answers if swap_s <= a.sent_s < synced.ended_s],
+        "after": [a for a in answers if a.sent_s >= synced.ended_s],
+    }
+    for what in (PAGE, FACET):
+        for share in SHARES:
+            for phase, of_phase in phases.items():
+                taken = tuple(a.taken_ms for a in of_phase if a.what == what)
+                if taken:
+                    take(samples, f"{what} p{share}, {phase}", quantile(taken, share / 100))
+    take(samples, "sync beside readers", synced.whole_ms())
+    return len(answers)
 
 
 @contextmanager

@@ -99,6 +99,15 @@ def write_database(size: Size, path: Path) -> None:
         database.execute("CREATE INDEX by_change ON people (changed)")
 
 
+def write_table(size: Size, path: Path) -> None:
+    """The rows as lines of values that PostgreSQL and MariaDB load alike; `changed` comes last."""
+    numbers = ", ".join(f"{name}::INTEGER AS {name}" for name, type in COLUMNS.items() if type == "boolean")
+    times = ", ".join(f"{name}::TIMESTAMP AS {name}" for name, type in COLUMNS.items() if type == "timestamp")
+    rows = f"SELECT * REPLACE ({numbers}, {times}), contact AS changed FROM ({source_sql(size, 1)})"
+    duckdb.execute(f"COPY ({rows}) TO '{path}' (HEADER false, NULLSTR '\\N')")
+    path.chmod(0o644)
+
+
 def change_database(size: Size, path: Path, times: int) -> None:
     """Another score in one of a hundred rows."""
     with closing(sqlite3.connect(path)) as database, database:
