@@ -5,7 +5,7 @@ Each analysis runs plain, under a filter on a connection's attribute (`@tier:gol
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,26 @@ from bench.world import DAY_MS, END_MS
 
 BASE = "/api/v2/product-analytics"
 FROM_MS, TO_MS = END_MS - 90 * DAY_MS, END_MS
+WEEKS, WEEK_MS = 12, 7 * DAY_MS
+MONDAY_MS = END_MS - WEEKS * WEEK_MS - (END_MS // DAY_MS + 3) % 7 * DAY_MS
+"""The twelve weeks of retention begin here."""
+COLUMNS, ENTRIES = 5, 10
+"""Of the pathways, between the first and the last; and the values in each."""
 WINDOW_MS = DAY_MS
+SESSION_MS = 4 * 3_600_000
 VARIANTS = ("plain", "filter", "group")
 VIEWS = ("/home", "/cart", "/checkout")
 GROUPS = 10
+
+
+Rows = list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
     """One workload; `by_hand` gives the statements in the order of the plans of the request.
 
-    `told`: the columns of the product's rows that the statement gives too; None for all.
+    `told`: what of the product's rows the statement gives too; None for all.
     """
 
     name: str
@@ -32,21 +41,23 @@ class Analysis:
     path: str
     body: dict[str, Any]
     by_hand: tuple[str, ...]
+    told: Callable[[Rows], Rows] | None = None
 
 
 def _base(query: str) -> dict[str, Any]:
     return {"data_source": "product_analytics", "search": {"query": query}}
 
 
-def _events(condition: str = "TRUE", *, variant: str, later_ms: int = 0) -> tuple[str, str]:
+def _events(condition: str = "TRUE", *, variant: str, from_ms: int = FROM_MS, to_ms: int = TO_MS) -> tuple[str, str]:
     """FROM and WHERE of events of the 90 days, of gold users where the variant filters."""
-    during = f"e.time >= make_timestamp_ms({FROM_MS}) AND e.time < make_timestamp_ms({TO_MS + later_ms})"
+    during = f"e.time >= make_timestamp_ms({from_ms}) AND e.time < make_timestamp_ms({to_ms})"
     join = "" if variant == "plain" else f"LEFT JOIN {ENRICHED} u ON u.user_id = e.resolved_user_id"
     gold = "AND u.\"crm.tier\" = 'gold'" if variant == "filter" else ""
     return f"events e {join}", f"{during} AND {condition} {gold}"
 
 
 TIER = "coalesce(u.\"crm.tier\", 'N/A')"
+PERSON = "coalesce(e.resolved_user_id, e.anonymous_id)"
 NO_SESSIONS = "e.type <> 'session'"
 
 
@@ -141,8 +152,8 @@ def _funnels() -> Iterator[Analysis]:
 def _funnel_by_hand(steps: list[str], key: str, variant: str) -> tuple[str, ...]:
     """Each key's best attempt, step by step over the keys that are left; all flows, then groups of them."""
     by_user = key == "user"
-    entity = "coalesce(e.resolved_user_id, e.anonymous_id)" if by_user else "e.session_id"
-    source, where = _events(NO_SESSIONS, variant=variant, later_ms=WINDOW_MS if by_user else 4 * 3_600_000)
+    entity = PERSON if by_user else "e.session_id"
+    source, where = _events(NO_SESSIONS, variant=variant, to_ms=TO_MS + (WINDOW_MS if by_user else SESSION_MS))
     place = "CASE " + " ".join(f"WHEN {sql} THEN {n}" for n, sql in enumerate(steps)) + " END"
     marks = ", ".join(f"{sql} AS s{n}" for n, sql in enumerate(steps))
     tier = f", {TIER} AS tier" if variant == "group" else ""
@@ -195,4 +206,92 @@ def _attempts(steps: int, until: int) -> str:
     return "".join(parts) + f", flows AS (SELECT * FROM done QUALIFY {best})"
 
 
-ANALYSES = (*_numbers(), *_funnels())
+def _retentions() -> Iterator[Analysis]:
+    """Who is back in which of twelve weeks; by hand a mask of weeks for each user."""
+    for variant in VARIANTS:
+        found = "@type:view @tier:gold" if variant == "filter" else "@type:view"
+        search = {
+            "retention_entity": "@usr.id",
+            "return_condition": "conversion_on",
+            "cohort_criteria": {
+                "base_query": _base(found),
+                "time_interval": {"type": "calendar", "value": {"type": "week"}},
+            },
+        }
+        query: dict[str, Any] = {"compute": {"aggregation": "count", "metric": "__dd.retention"}, "search": search}
+        if variant == "group":
+            query["group_by"] = [{"facet": "@tier", "limit": GROUPS, "target": "cohort"}]
+        until_ms = MONDAY_MS + WEEKS * WEEK_MS
+        attributes = {"from": MONDAY_MS, "to": until_ms, "query": query}
+        yield Analysis(
+            f"retention_{variant}",
+            f"retention of {WEEKS} weeks, {variant}",
+            f"{BASE}/retention/grid",
+            {"data": {"type": "retention_grid_request", "attributes": attributes}},
+            (_retention_by_hand(variant, until_ms),),
+        )
+
+
+def _retention_by_hand(variant: str, until_ms: int) -> str:
+    inner = "plain" if variant == "group" else variant
+    source, where = _events("e.type = 'view'", variant=inner, from_ms=MONDAY_MS, to_ms=until_ms)
+    week = f"((epoch_ms(e.time) - {MONDAY_MS}) // {WEEK_MS})::INTEGER"
+    pairs = [((n, n) for n in range(WEEKS)), ((n, k) for n in range(WEEKS) for k in range(n + 1, WEEKS))]
+    sums = [
+        f"coalesce(sum(n) FILTER (m & {1 << n} > 0 AND m & {1 << k} > 0), 0)::BIGINT" for some in pairs for n, k in some
+    ]
+    people = f"SELECT {PERSON} AS k, bit_or(1 << {week}) AS m FROM {source} WHERE {where} AND {PERSON} IS NOT NULL"
+    alike = f"SELECT m, count(*) AS n FROM ({people} GROUP BY 1) GROUP BY 1"
+    if variant != "group":
+        return f"SELECT {', '.join(sums)} FROM ({alike})"
+    alike = f"""SELECT {TIER} AS tier, m, count(*) AS n FROM ({people} GROUP BY 1) p
+        LEFT JOIN {ENRICHED} u ON u.user_id = p.k GROUP BY 1, 2"""
+    ranked = f"ORDER BY sum(n * bit_count(m)) DESC, tier LIMIT {GROUPS}"
+    return f"SELECT tier, {', '.join(sums)} FROM ({alike}) GROUP BY tier {ranked}"
+
+
+def _pathways() -> Iterator[Analysis]:
+    """Which view follows which; by hand the changes of the value by lag, and their places by number."""
+    for key, entity in (("user", PERSON), ("session", "e.session_id")):
+        for variant in VARIANTS[:2]:
+            found = "@type:view @tier:gold" if variant == "filter" else "@type:view"
+            keys = {"primary": "@usr.id" if key == "user" else "@session.id"}
+            definition = {"number_of_steps": COLUMNS, "entries_per_step": ENTRIES}
+            attributes = {
+                "definition": definition | dict.fromkeys(("source", "target"), "@view.name"),
+                "search": {"query": found, "join_keys": keys},
+                "time": {"from": FROM_MS, "to": TO_MS},
+            }
+            yield Analysis(
+                f"pathways_{key}_{variant}",
+                f"pathways of {COLUMNS} columns and {ENTRIES} values by {key}, 90 days, {variant}",
+                f"{BASE}/sankey",
+                {"data": {"type": "sankey_request", "attributes": attributes}},
+                (_pathways_by_hand(entity, variant),),
+                _links_by_place,
+            )
+
+
+def _links_by_place(rows: Rows) -> Rows:
+    """How many links end in each column; rows with a rank are nodes."""
+    found: dict[int, int] = {}
+    for place, _, _, rank, count, _ in rows:
+        if rank is None:
+            found[place] = found.get(place, 0) + count
+    return sorted(found.items())
+
+
+def _pathways_by_hand(entity: str, variant: str) -> str:
+    condition = f"e.type = 'view' AND e.view_name IS NOT NULL AND {entity} IS NOT NULL"
+    source, where = _events(condition, variant=variant)
+    return f"""WITH found AS (SELECT {entity} AS k, e.time AS t, e.event_id AS i, e.view_name AS v
+            FROM {source} WHERE {where}),
+        beside AS (SELECT *, lag(v) OVER (PARTITION BY k ORDER BY t, i) AS before FROM found),
+        changes AS (SELECT v, row_number() OVER w AS n, lead(v) OVER w AS after FROM beside
+            WHERE before IS NULL OR before <> v WINDOW w AS (PARTITION BY k ORDER BY t, i)),
+        links AS (SELECT n + 1 AS place, v, after, count(*) AS n FROM changes
+            WHERE n <= {COLUMNS + 1} AND after IS NOT NULL GROUP BY ALL)
+        SELECT place, sum(n)::BIGINT FROM links GROUP BY 1 ORDER BY 1"""
+
+
+ANALYSES = (*_numbers(), *_funnels(), *_retentions(), *_pathways())

@@ -38,7 +38,12 @@ def run_analysis(
     found = execute()
     if not found[0]:
         raise RuntimeError(f"{analysis.name}: an empty answer compares nothing")
-    same(f"{analysis.name}, engine", _rounded([a.rows for a in context.engine.run(plans, budget)]), _rounded(found))
+    told = analysis.told or list
+    same(
+        f"{analysis.name}, engine",
+        _rounded([told(a.rows) for a in context.engine.run(plans, budget)]),
+        _rounded(found),
+    )
     wire.send(packed)
     samples = alternate(
         {HTTP: lambda: wire.send(packed), ENGINE: lambda: context.engine.run(plans, budget), BY_HAND: execute}, rounds
