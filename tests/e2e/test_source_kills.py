@@ -54,6 +54,7 @@ COLUMNS = {"a": "number", "b": "string", "c": "number"}
 STEPS = ("read", "stage", "check", "swap", "any", "twice")
 TTL_S = 2.0
 """How long old rows are kept."""
+ROUNDS = 4
 TRIES = 20
 """How often a step is tried to be met: some take a few milliseconds."""
 
@@ -210,7 +211,7 @@ def test_readers_see_whole_generations_during_swaps(world: World) -> None:
     with ExitStack() as stack:
         readers = [stack.enter_context(Readers(world.server, ids, USERS)) for ids in fields]
         numbers = count()
-        for _ in range(8):
+        for _ in range(ROUNDS):
             world.renew()
             runs = [link.begin() for link in world.links]
             while not all(_has_ended(world.server, id) for id in runs):

@@ -86,7 +86,7 @@ def tally(
 
 
 def _of_wide(row: tuple[Any, ...], groups: int, periods: Periods) -> Tally:
-    numbers = iter(row[groups:])
+    numbers = (number or 0 for number in row[groups:])
     sizes = tuple(next(numbers) for _ in range(periods.cohorts))
     counts = tuple((size, *islice(numbers, periods.columns(cohort) - 1)) for cohort, size in enumerate(sizes))
     return Tally(row[:groups], sizes, counts)

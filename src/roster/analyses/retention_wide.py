@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from roster.analyses.event_world import TIME, EventWorld
 from roster.analyses.explore import group_values
-from roster.analyses.groups import BY, grouped, keyed
+from roster.analyses.groups import BY, grouped, key_of, keyed
 from roster.analyses.periods import place_in
 from roster.analyses.retention import (
     ENTITY,
@@ -22,15 +22,15 @@ from roster.analyses.retention import (
 )
 from roster.model.schema import Type
 from roster.query.expr import Call, Column, Compare, Expr, Fn, If, Literal, conjunction
-from roster.query.plan import Agg, Aggregate, Measure, Plan, Project, schema_of
+from roster.query.plan import Agg, Aggregate, Measure, Plan, Project
 from roster.query.relations import where
 
 PERIODS_MAX = 20
 """With more, a row an entity and period is quicker."""
 _PLACE = Column("#place", Type.INTEGER)
 _FIRST, _LAST = Column("#first", Type.INTEGER), Column("#last", Type.INTEGER)
-_SIZE = Column("#size", Type.INTEGER)
-_ZERO, _ONE = Literal(0, Type.INTEGER), Literal(1, Type.INTEGER)
+_ALIKE, _SIZE = Column("#alike", Type.INTEGER), Column("#size", Type.INTEGER)
+_ZERO = Literal(0, Type.INTEGER)
 
 
 def is_wide(world: EventWorld, asked: Retention, traffic: Traffic, groups: Sequence[RetentionGroup]) -> bool:
@@ -43,61 +43,67 @@ def is_wide(world: EventWorld, asked: Retention, traffic: Traffic, groups: Seque
 
 
 def count_wide(world: EventWorld, asked: Retention, traffic: Traffic, groups: Sequence[RetentionGroup]) -> Counted:
-    """A row a group, the best first: its values, the size of each cohort, then each cohort's columns from 1 on."""
-    values, warnings = group_values(world, [g.group for g in groups])
-    plan = beside_profiles(_people(asked, traffic), world, asked.entity, values)
+    """A row a group, the best first: its values, the size of each cohort, then each cohort's columns from 1 on.
+
+    Of nobody at all the numbers are null.
+    """
+    plain = [g.group for g in groups]
+    values, warnings = group_values(world, plain)
+    people = keyed(beside_profiles(_people(asked, traffic), world, asked.entity, values), plain, values)
     members = [_is_member(asked, cohort) for cohort in range(asked.periods.cohorts)]
-    measures = [Measure(f"{cohort}", Agg.COUNT, _one(member)) for cohort, member in enumerate(members)]
+    sizes = [_those(member) for member in members]
+    measures = [Measure(f"{cohort}", Agg.SUM, size) for cohort, size in enumerate(sizes)]
     for cohort, member in enumerate(members):
         for column in range(1, asked.periods.columns(cohort)):
             both = conjunction(member, _returns(asked, cohort + column))
-            measures.append(Measure(f"{cohort}.{column}", Agg.COUNT, _one(both)))
-    if groups:
-        plan = _with_size(plan, members)
-    plain = [g.group for g in groups]
+            measures.append(Measure(f"{cohort}.{column}", Agg.SUM, _those(both)))
     by = Measure(BY, Agg.SUM, _SIZE)
-    made = grouped(keyed(plan, plain, values), plain, (by,) * len(plain), measures)
+    made = grouped(_alike(asked, people, len(plain), sizes), plain, (by,) * len(plain), measures)
     return Counted((made,), (*traffic.warnings, *warnings), same=True, wide=True)
 
 
 def _people(asked: Retention, traffic: Traffic) -> Plan:
-    """A row an entity with how often it did it in each period, and the first and last of these."""
+    """A row an entity with whether it did it in each period, and the first and last of these where they matter."""
     place = (_PLACE.name, place_in(TIME, asked.periods.edges))
     rows = Project(traffic.entering(), ((ENTITY.name, traffic.entity), place))
-    often = [
-        Measure(_often(k).name, Agg.COUNT, _one(Compare("=", _PLACE, Literal(k, Type.INTEGER))))
-        for k in range(asked.periods.cohorts)
-    ]
+    did = [Measure(_did(k).name, Agg.MAX, Compare("=", _PLACE, Literal(k, Type.INTEGER))) for k in _periods(asked)]
     first = [Measure(_FIRST.name, Agg.MIN, _PLACE)] if asked.first_only else []
     last = [Measure(_LAST.name, Agg.MAX, _PLACE)] if asked.or_after else []
-    return Aggregate(rows, ((ENTITY.name, ENTITY),), (*often, *first, *last))
+    return Aggregate(rows, ((ENTITY.name, ENTITY),), (*did, *first, *last))
 
 
-def _often(number: int) -> Column:
-    return Column(f"#often{number}", Type.INTEGER)
+def _alike(asked: Retention, people: Plan, groups: int, sizes: Sequence[Expr]) -> Plan:
+    """People of one group who did the same are one row: how many, and in how many cohorts all of them are in all.
+
+    There are few such rows, and many numbers to be made of them.
+    """
+    keys = [key_of(n) for n in range(groups)]
+    keys += [_did(k) for k in _periods(asked)] + [_FIRST] * asked.first_only + [_LAST] * asked.or_after
+    counted = Aggregate(people, tuple((key.name, key) for key in keys), (Measure(_ALIKE.name, Agg.COUNT),))
+    total: Expr = _ZERO
+    for size in sizes:
+        total = Call(Fn.ADD, (total, size))
+    named = tuple((c.name, c) for c in (*keys, _ALIKE))
+    return where(Project(counted, (*named, (_SIZE.name, total))), Compare(">", _SIZE, _ZERO))
 
 
-def _one(condition: Expr) -> Expr:
-    return If(condition, _ONE, Literal(None, Type.INTEGER))
+def _periods(asked: Retention) -> range:
+    return range(asked.periods.cohorts)
+
+
+def _did(number: int) -> Column:
+    return Column(f"#did{number}", Type.BOOLEAN)
+
+
+def _those(condition: Expr) -> Expr:
+    """How many people a row counts where the condition holds."""
+    return If(condition, _ALIKE, _ZERO)
 
 
 def _is_member(asked: Retention, number: int) -> Expr:
-    if asked.first_only:
-        return Compare("=", _FIRST, Literal(number, Type.INTEGER))
-    return Compare(">", _often(number), _ZERO)
+    return Compare("=", _FIRST, Literal(number, Type.INTEGER)) if asked.first_only else _did(number)
 
 
 def _returns(asked: Retention, number: int) -> Expr:
     """Whoever entered in an earlier period returns in this one."""
-    if asked.or_after:
-        return Compare(">=", _LAST, Literal(number, Type.INTEGER))
-    return Compare(">", _often(number), _ZERO)
-
-
-def _with_size(plan: Plan, members: Sequence[Expr]) -> Plan:
-    """Those who are in a cohort, beside in how many: groups are ranked by it."""
-    size: Expr = _ZERO
-    for member in members:
-        size = Call(Fn.ADD, (size, If(member, _ONE, _ZERO)))
-    named = tuple((c.name, Column(c.name, c.type)) for c in schema_of(plan))
-    return where(Project(plan, (*named, (_SIZE.name, size))), Compare(">", _SIZE, _ZERO))
+    return Compare(">=", _LAST, Literal(number, Type.INTEGER)) if asked.or_after else _did(number)
