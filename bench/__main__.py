@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.analyses import ANALYSES
 from bench.analysis_runs import run_analysis
 from bench.databases import run_databases
+from bench.engines import run_engines
 from bench.history import run_history
 from bench.intake import run_intake
 from bench.measure import Outcome
@@ -41,8 +42,9 @@ NAMES = (
     "stream",
     "sources",
     "databases",
+    "engines",
 )
-NEED_PROGRAMS = ("sources", "databases")
+NEED_PROGRAMS = ("sources", "databases", "engines")
 UNASKED = tuple(name for name in NAMES if name not in NEED_PROGRAMS)
 """All but what needs programs of others."""
 ALL_OF = {"analyses": tuple(a.name for a in ANALYSES)}
@@ -55,7 +57,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument(
         "workload",
         nargs="*",
-        help=f"any of {', '.join(NAMES)}; all but {' and '.join(NEED_PROGRAMS)} when none is named",
+        help=f"any of {', '.join(NAMES)}; all but {', '.join(NEED_PROGRAMS)} when none is named",
     )
     parser.add_argument("--profiles", type=int, default=1_000_000)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the CRM table")
@@ -109,6 +111,8 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
             yield from run_syncs(world.lend(), world.keys, size, rounds)
         if "sources" in chosen:
             yield from run_sources(size.rows, rounds)
+        if "engines" in chosen:
+            yield from run_engines(world.lend(), world.keys, rounds)
         if "databases" in chosen:
             yield from run_databases(world.lend(), world.keys, size, rounds)
     finally:
