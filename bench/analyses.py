@@ -17,6 +17,8 @@ FROM_MS, TO_MS = END_MS - 90 * DAY_MS, END_MS
 WEEKS, WEEK_MS = 12, 7 * DAY_MS
 MONDAY_MS = END_MS - WEEKS * WEEK_MS - (END_MS // DAY_MS + 3) % 7 * DAY_MS
 """The twelve weeks of retention begin here."""
+CELLS = (*((n, n) for n in range(WEEKS)), *((n, k) for n in range(WEEKS) for k in range(n + 1, WEEKS)))
+"""Cohort and week of each number of retention, in its order: the sizes first."""
 COLUMNS, ENTRIES = 5, 10
 """Of the pathways, between the first and the last; and the values in each."""
 WINDOW_MS = DAY_MS
@@ -58,6 +60,8 @@ def _events(condition: str = "TRUE", *, variant: str, from_ms: int = FROM_MS, to
 
 TIER = "coalesce(u.\"crm.tier\", 'N/A')"
 PERSON = "coalesce(e.resolved_user_id, e.anonymous_id)"
+JOIN_KEYS = {"user": "@usr.id", "session": "@session.id"}
+ENTITIES = {"user": PERSON, "session": "e.session_id"}
 NO_SESSIONS = "e.type <> 'session'"
 
 
@@ -96,10 +100,12 @@ def _numbers() -> Iterator[Analysis]:
             )
 
 
+def _views(variant: str) -> str:
+    return "@type:view @tier:gold" if variant == "filter" else "@type:view"
+
+
 def _plain(compute: dict[str, Any], variant: str) -> dict[str, Any]:
-    query: dict[str, Any] = {"query": _base("@type:view"), "compute": compute}
-    if variant == "filter":
-        query["query"] = _base("@type:view @tier:gold")
+    query: dict[str, Any] = {"query": _base(_views(variant)), "compute": compute}
     if variant == "group":
         query["group_by"] = [{"facet": "@tier", "limit": GROUPS}]
     return query
@@ -127,13 +133,13 @@ def _steps(count: int) -> list[tuple[str, str, str]]:
 
 def _funnels() -> Iterator[Analysis]:
     for count in (3, 5, 20):
-        for key in ("user", "session"):
+        for key, primary in JOIN_KEYS.items():
             for variant in VARIANTS:
                 steps = _steps(count)
                 search: dict[str, Any] = {
                     "expression": " -> ".join(alias for alias, _, _ in steps),
                     "node_objects": {alias: _base(query) for alias, query, _ in steps},
-                    "join_keys": {"primary": "@usr.id" if key == "user" else "@session.id"},
+                    "join_keys": {"primary": primary},
                 }
                 query: dict[str, Any] = {"search": search}
                 if variant == "filter":
@@ -152,7 +158,7 @@ def _funnels() -> Iterator[Analysis]:
 def _funnel_by_hand(steps: list[str], key: str, variant: str) -> tuple[str, ...]:
     """Each key's best attempt, step by step over the keys that are left; all flows, then groups of them."""
     by_user = key == "user"
-    entity = PERSON if by_user else "e.session_id"
+    entity = ENTITIES[key]
     source, where = _events(NO_SESSIONS, variant=variant, to_ms=TO_MS + (WINDOW_MS if by_user else SESSION_MS))
     place = "CASE " + " ".join(f"WHEN {sql} THEN {n}" for n, sql in enumerate(steps)) + " END"
     marks = ", ".join(f"{sql} AS s{n}" for n, sql in enumerate(steps))
@@ -209,12 +215,11 @@ def _attempts(steps: int, until: int) -> str:
 def _retentions() -> Iterator[Analysis]:
     """Who is back in which of twelve weeks; by hand a mask of weeks for each user."""
     for variant in VARIANTS:
-        found = "@type:view @tier:gold" if variant == "filter" else "@type:view"
         search = {
             "retention_entity": "@usr.id",
             "return_condition": "conversion_on",
             "cohort_criteria": {
-                "base_query": _base(found),
+                "base_query": _base(_views(variant)),
                 "time_interval": {"type": "calendar", "value": {"type": "week"}},
             },
         }
@@ -236,10 +241,7 @@ def _retention_by_hand(variant: str, until_ms: int) -> str:
     inner = "plain" if variant == "group" else variant
     source, where = _events("e.type = 'view'", variant=inner, from_ms=MONDAY_MS, to_ms=until_ms)
     week = f"((epoch_ms(e.time) - {MONDAY_MS}) // {WEEK_MS})::INTEGER"
-    pairs = [((n, n) for n in range(WEEKS)), ((n, k) for n in range(WEEKS) for k in range(n + 1, WEEKS))]
-    sums = [
-        f"coalesce(sum(n) FILTER (m & {1 << n} > 0 AND m & {1 << k} > 0), 0)::BIGINT" for some in pairs for n, k in some
-    ]
+    sums = [f"coalesce(sum(n) FILTER (m & {1 << n} > 0 AND m & {1 << k} > 0), 0)::BIGINT" for n, k in CELLS]
     people = f"SELECT {PERSON} AS k, bit_or(1 << {week}) AS m FROM {source} WHERE {where} AND {PERSON} IS NOT NULL"
     alike = f"SELECT m, count(*) AS n FROM ({people} GROUP BY 1) GROUP BY 1"
     if variant != "group":
@@ -252,14 +254,12 @@ def _retention_by_hand(variant: str, until_ms: int) -> str:
 
 def _pathways() -> Iterator[Analysis]:
     """Which view follows which; by hand the changes of the value by lag, and their places by number."""
-    for key, entity in (("user", PERSON), ("session", "e.session_id")):
+    for key, entity in ENTITIES.items():
         for variant in VARIANTS[:2]:
-            found = "@type:view @tier:gold" if variant == "filter" else "@type:view"
-            keys = {"primary": "@usr.id" if key == "user" else "@session.id"}
             definition = {"number_of_steps": COLUMNS, "entries_per_step": ENTRIES}
             attributes = {
                 "definition": definition | dict.fromkeys(("source", "target"), "@view.name"),
-                "search": {"query": found, "join_keys": keys},
+                "search": {"query": _views(variant), "join_keys": {"primary": JOIN_KEYS[key]}},
                 "time": {"from": FROM_MS, "to": TO_MS},
             }
             yield Analysis(

@@ -14,8 +14,8 @@ from tests.services import ADMIN, DATABASE, HOST, PASSWORD, Service
 from bench.measure import Contender, Outcome, same
 from bench.server import Keys, Server
 from bench.sources import SERVERS
-from bench.sync_readers import PHASES_COMPARED, sync_beside
-from bench.sync_runs import Samples, Syncing, contenders, take, take_steps
+from bench.sync_readers import against_before, sync_beside
+from bench.sync_runs import Samples, Syncing, contenders, take, take_by_cursor, take_steps
 from bench.sync_source import CHANGED, COLUMNS, write_table
 from bench.world import CONNECTION, MAPPING, Size
 
@@ -69,14 +69,11 @@ def _run(syncing: Syncing, service: Service, size: Size, rounds: int) -> Outcome
     answers = 0
     for number in range(1, rounds + 1):
         _change(service, size, 2 * number)
-        synced = syncing.sync("done")
-        take(samples, "1 % of the rows changed, by cursor", synced.whole_ms())
-        take_steps(samples, "by cursor, step", synced)
-        take(samples, "by cursor, memory of the server, highest", synced.server_mb)
+        take_by_cursor(samples, syncing.sync("done"))
         _change(service, size, 2 * number + 1)
         answers += sync_beside(syncing, samples)
     syncing.disconnect()
-    made = contenders(samples, {n: f"{n.rpartition(', ')[0]}, before" for n in samples if n.endswith(PHASES_COMPARED)})
+    made = contenders(samples, against_before(samples))
     rate = Contender("first sync, rate", (size.rows / first.whole_ms() * 1000,), "rows/s")
     note = f"{size.rows:,} rows of {len(COLUMNS)} columns into {size.profiles:,} profiles by e-mail; "
     return Outcome(f"databases {service.kind}", note + f"{answers:,} answers, each of one generation", (rate, *made))

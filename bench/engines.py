@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 from tests.services import Service, postgres
 
-from bench.analyses import ANALYSES, COLUMNS, FROM_MS, GROUPS, MONDAY_MS, PERSON, TO_MS, WEEK_MS, WEEKS
+from bench.analyses import ANALYSES, CELLS, COLUMNS, FROM_MS, GROUPS, MONDAY_MS, PERSON, TO_MS, WEEK_MS, WEEKS
 from bench.measure import Contender, Outcome, alternate, same
 from bench.queries import ENRICHED
 from bench.reads import HTTP
@@ -48,11 +48,8 @@ MADE = {
         CREATE TABLE bench.users (user_id String, tier Nullable(String)) ENGINE = MergeTree ORDER BY user_id
             AS SELECT * FROM file('{users}.parquet');""",
 }
-SETTINGS = {
-    POSTGRES: "SET work_mem = '2GB'; SET max_parallel_workers_per_gather = 2; SET jit = off; ",
-    CLICKHOUSE: "",
-}
-SESSION_US = 4 * 3_600_000_000
+SETTINGS = "SET work_mem = '2GB'; SET max_parallel_workers_per_gather = 2; SET jit = off; "
+"""Of PostgreSQL."""
 
 _VIEWS = f"type = 'view' AND us >= {FROM_MS * 1000} AND us < {TO_MS * 1000}"
 _DAY = {
@@ -78,8 +75,7 @@ def _masks(kind: str) -> str:
         CLICKHOUSE: f"groupBitOr(bitShiftLeft(toUInt32(1), intDiv(us - {MONDAY_MS * 1000}, {_WEEK_US})))",
     }[kind]
     has = "(m & {0}) > 0" if kind == POSTGRES else "bitAnd(m, {0}) > 0"
-    pairs = [((n, n) for n in range(WEEKS)), ((n, k) for n in range(WEEKS) for k in range(n + 1, WEEKS))]
-    both = [f"{has.format(1 << n)} AND {has.format(1 << k)}" for some in pairs for n, k in some]
+    both = [f"{has.format(1 << n)} AND {has.format(1 << k)}" for n, k in CELLS]
     sums = [f"sum(CASE WHEN {one} THEN n ELSE 0 END)" for one in both]
     people = f"SELECT person, {week} AS m FROM {{b}}events WHERE {_WEEKS} AND person IS NOT NULL GROUP BY 1"
     return f"SELECT {', '.join(sums)} FROM (SELECT m, count(*) AS n FROM ({people}) p GROUP BY m) q"
@@ -115,7 +111,7 @@ class Psql:
     service: Service
 
     def ask(self, sql: str) -> list[list[Any]]:
-        printed = self.service.run(SETTINGS[POSTGRES] + sql.replace("{b}", ""))
+        printed = self.service.run(SETTINGS + sql.replace("{b}", ""))
         return [list(map(_read, line.split("\t"))) for line in printed.splitlines()]
 
 

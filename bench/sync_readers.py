@@ -113,6 +113,11 @@ def sync_beside(syncing: Syncing, samples: Samples) -> int:
     return len(answers)
 
 
+def against_before(samples: Samples) -> dict[str, str]:
+    """What each quantile of a later phase is compared with: the same before the sync."""
+    return {name: f"{name.rpartition(', ')[0]}, before" for name in samples if name.endswith(PHASES_COMPARED)}
+
+
 @contextmanager
 def reading(server: Server) -> Iterator[Readers]:
     """Readers for as long as the block lasts."""

@@ -151,6 +151,13 @@ def take_steps(samples: Samples, name: str, synced: Synced) -> None:
             take(samples, f"{name} {step}", synced.step_ms(step))
 
 
+def take_by_cursor(samples: Samples, synced: Synced) -> None:
+    """A sync that read the changed rows only."""
+    take(samples, "1 % of the rows changed, by cursor", synced.whole_ms())
+    take_steps(samples, "by cursor, step", synced)
+    take(samples, "by cursor, memory of the server, highest", synced.server_mb)
+
+
 def contenders(samples: Samples, bases: dict[str, str]) -> tuple[Contender, ...]:
     """The samples by name; `bases` says which are told as a ratio to which."""
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from bench.measure import Outcome, same, time_ms
 from bench.server import Keys, Server
 from bench.sync_by_hand import ByHand
-from bench.sync_readers import NOTE, PHASES_COMPARED, sync_beside
-from bench.sync_runs import Samples, Syncing, contenders, take, take_steps
+from bench.sync_readers import NOTE, against_before, sync_beside
+from bench.sync_runs import Samples, Syncing, contenders, take, take_by_cursor, take_steps
 from bench.sync_source import COLUMNS, change_database, write_database, write_file
 from bench.world import CONNECTION, MAPPING, Size
 from roster.settings import Settings
@@ -108,9 +108,10 @@ class _Bench:
         for number in range(self._rounds):
             self._give(number)
             counted += sync_beside(self._syncing, samples)
-        bases = {name: f"{name.rpartition(', ')[0]}, before" for name in samples if name.endswith(PHASES_COMPARED)}
         return Outcome(
-            "sync_readers", f"{NOTE}; {counted:,} answers, each of one generation", contenders(samples, bases)
+            "sync_readers",
+            f"{NOTE}; {counted:,} answers, each of one generation",
+            contenders(samples, against_before(samples)),
         )
 
     def run_others(self) -> Outcome:
@@ -134,10 +135,7 @@ class _Bench:
         same("syncs, counters of SQLite", synced.counts(), counts)
         for number in range(1, self._rounds + 1):
             change_database(self._size, path, number)
-            synced = self._syncing.sync("done")
-            take(samples, "1 % of the rows changed, by cursor", synced.whole_ms())
-            take_steps(samples, "by cursor, step", synced)
-            take(samples, "by cursor, memory of the server, highest", synced.server_mb)
+            take_by_cursor(samples, self._syncing.sync("done"))
         bases = {"first sync of a CSV file": "CSV, stored, joined, counted by hand"}
         return Outcome("sync_others", "the rows of `syncs` from other places", contenders(samples, bases))
 

@@ -50,7 +50,7 @@ def count_wide(world: EventWorld, asked: Retention, traffic: Traffic, groups: Se
     plain = [g.group for g in groups]
     values, warnings = group_values(world, plain)
     people = keyed(beside_profiles(_people(asked, traffic), world, asked.entity, values), plain, values)
-    members = [_is_member(asked, cohort) for cohort in range(asked.periods.cohorts)]
+    members = [_is_member(asked, cohort) for cohort in _periods(asked)]
     sizes = [_those(member) for member in members]
     measures = [Measure(f"{cohort}", Agg.SUM, size) for cohort, size in enumerate(sizes)]
     for cohort, member in enumerate(members):
