@@ -10,7 +10,7 @@ from roster.engine.connection import Duck, DuckLimits
 from roster.engine.events import DuckEvents
 
 NEW_COLUMNS = {
-    "events": ("resolved_user_id", "v", "user_traits", "account_traits"),
+    "events": ("resolved_user_id", "v", "user_traits", "account_traits", "digest"),
     "users": ("traits", "traits_text", "traits_text_at"),
     "accounts": ("traits", "traits_text", "traits_text_at"),
 }
@@ -24,7 +24,7 @@ NEW_TABLES = (
     "static_members",
 )
 SHOWN = {
-    "events": "event_id, resolved_user_id, v, user_traits, account_traits, rest::JSON::VARCHAR",
+    "events": "event_id, resolved_user_id, v, user_traits, account_traits, digest, rest::JSON::VARCHAR",
     "users": "user_id, events_count, session_count, traits::JSON::VARCHAR, traits_text_at",
     "accounts": "account_id, user_count, traits::JSON::VARCHAR",
     "identities": "*",

@@ -19,6 +19,7 @@ from roster.engine.connection import Duck
 from roster.engine.event_files import stage_file
 from roster.engine.identity import learn, relearn, resolve_staged
 from roster.engine.lifecycle import DuckLifecycle
+from roster.engine.places import at_places
 from roster.engine.profiles import (
     INPUTS,
     OWNER,
@@ -31,7 +32,7 @@ from roster.engine.profiles import (
     recompute,
 )
 from roster.engine.sessions import mark_all, mark_ended, note_stale, settle_portion
-from roster.engine.staging import COLUMNS, create_staging, stage_lines
+from roster.engine.staging import COLUMNS, DIGEST, create_staging, stage_lines
 from roster.engine.traits import learn_kinds, read_types
 from roster.engine.upgrades import upgrade
 from roster.engine.view_updates import merge_updates
@@ -47,20 +48,20 @@ _FIRST_ONLY = """
             SELECT rowid, row_number() OVER (PARTITION BY event_id ORDER BY v DESC NULLS LAST, n) AS place
             FROM staging WHERE NOT fresh)
         WHERE place > 1)"""
+_MAYBE_KNOWN = f"digest IN (SELECT {DIGEST.format('event_id')} FROM staging WHERE NOT fresh)"
 _KNOWN = """
     CREATE OR REPLACE TEMP TABLE known AS
-    SELECT events.event_id, events.rowid AS place
-    FROM events JOIN (SELECT event_id FROM staging WHERE NOT fresh) USING (event_id)"""
+    SELECT event_id FROM events WHERE event_id IN (SELECT event_id FROM staging WHERE NOT fresh) AND {}"""
 _REPLACED = f"""
     CREATE OR REPLACE TEMP TABLE replaced AS
-    SELECT old.rowid AS place, old.event_id, {SUBSUMED} AS subsumed, old.anonymous_id, old.resolved_user_id,
+    SELECT old.place, old.event_id, {SUBSUMED} AS subsumed, old.anonymous_id, old.resolved_user_id,
         {", ".join(f"old.{c}" for c in PROFILE_INPUTS)}
-    FROM events AS old JOIN staging AS new USING (event_id)
-    WHERE old.rowid IN (SELECT place FROM known) AND old.type = 'view' AND (new.v > coalesce(old.v, 0) OR new.merged)"""
+    FROM (SELECT *, rowid AS place FROM events WHERE {{}}) AS old JOIN staging AS new USING (event_id)
+    WHERE old.type = 'view' AND (new.v > coalesce(old.v, 0) OR new.merged)"""
 _ONLY_NEW = """
     DELETE FROM staging
     WHERE event_id IN (SELECT event_id FROM known) AND event_id NOT IN (SELECT event_id FROM replaced)"""
-_TRAITS = "user_traits, account_traits"
+_DERIVED = f"{OWNER} AS resolved_user_id, v, user_traits, account_traits, {DIGEST.format('event_id')} AS digest"
 _DROP_OLD = "DELETE FROM events WHERE rowid IN (SELECT place FROM replaced)"
 
 _CHANGES = f"""
@@ -166,7 +167,9 @@ class DuckEvents(DuckLifecycle):
         staged = _count(connection, "staging")
         merge_updates(connection)
         resolve_staged(connection)
-        for statement in (_FIRST_ONLY, _KNOWN, _REPLACED, _ONLY_NEW, _DROP_OLD):
+        connection.execute(_FIRST_ONLY)
+        found_at = at_places(connection, "events", _MAYBE_KNOWN)
+        for statement in (_KNOWN.format(found_at), _REPLACED.format(found_at), _ONLY_NEW, _DROP_OLD):
             connection.execute(statement)
         stored = _count(connection, "staging")
         _insert(connection, stored, report)
@@ -193,9 +196,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, rows: int, report: Callable[[
     bounds = connection.execute("SELECT min(n), max(n) + 1 FROM staging").fetchone() if rows else None
     for start in range(bounds[0], bounds[1], _CHUNK) if bounds else ():
         chunk = f"FROM staging WHERE n >= {start} AND n < {start + _CHUNK}"
-        found = connection.execute(
-            f"INSERT INTO events BY NAME SELECT {names}, rest, {OWNER} AS resolved_user_id, v, {_TRAITS} {chunk}"
-        ).fetchone()
+        found = connection.execute(f"INSERT INTO events BY NAME SELECT {names}, rest, {_DERIVED} {chunk}").fetchone()
         done += found[0] if found else 0
         report(Progress("store", done, rows))
 

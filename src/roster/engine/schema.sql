@@ -3,7 +3,8 @@
 -- events, users and accounts begin with the columns of model/schema.py, tested.
 
 -- One row an event; event_id is its identity, rest whatever has no column. Sessions are rows of type session.
--- v is the version of a view; traits are what rest says of user and account, where it need not be taken apart.
+-- v is the version of a view; traits are what rest says of user and account, where it need not be taken apart;
+-- digest is a number of event_id, to look identities up by.
 CREATE TABLE IF NOT EXISTS events (
     "event_id" VARCHAR,
     "time" TIMESTAMP,
@@ -40,7 +41,8 @@ CREATE TABLE IF NOT EXISTS events (
     "resolved_user_id" VARCHAR,
     "v" BIGINT,
     "user_traits" VARCHAR,
-    "account_traits" VARCHAR
+    "account_traits" VARCHAR,
+    "digest" UBIGINT
 );
 
 -- Which kinds of values were seen under a name in what events say of users and accounts.

@@ -10,6 +10,7 @@ import duckdb
 
 from roster.base.time import instant
 from roster.engine.places import at_places
+from roster.engine.staging import DIGEST
 from roster.model.schema import EVENT_COLUMNS
 
 IDLE_MS = 15 * 60 * 1000
@@ -103,7 +104,8 @@ _COMPUTE = f"""
 _COLUMNS = ", ".join((*_OF_USER, *_LATEST, "session_id"))
 _INSERT = f"""
     INSERT INTO events BY NAME
-    SELECT 'session:' || session_id AS event_id, since AS time, 'session' AS type, {_COLUMNS},
+    SELECT 'session:' || session_id AS event_id, {DIGEST.format("event_id")} AS digest, since AS time,
+        'session' AS type, {_COLUMNS},
         json_object('session', {_json(_SESSION)})::VARIANT AS rest,
         coalesce(user_id, (SELECT identities.user_id FROM identities
             WHERE identities.anonymous_id = computed.anonymous_id)) AS resolved_user_id

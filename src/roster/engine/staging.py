@@ -19,13 +19,15 @@ _LINE = {"k": "VARCHAR", "fresh": "BOOLEAN", "v": "BIGINT", "rest": "JSON"} | {
 }
 _LINE_COLUMNS = ", ".join(f"'{name}': '{type}'" for name, type in _LINE.items())
 _PLAIN = ", ".join(f'"{name}"' for name, _ in COLUMNS if name not in ("event_id", "time"))
-_IF_OBJECT = "CASE WHEN json_type(said, '$.{0}') = 'OBJECT' THEN nullif((said->'{0}')::VARCHAR, '{{}}') END"
+_IF_OBJECT = "nullif(regexp_extract((said->'{0}')::VARCHAR, '(?s)^[{{].+[}}]$'), '')"
 SAID = {"user_traits": _IF_OBJECT.format("usr"), "account_traits": _IF_OBJECT.format("account")}
 """What an event says of user and account: the text of objects inside `said`, its `rest` as JSON."""
 SPLIT = f"SELECT * EXCLUDE (said), said::VARIANT AS rest, {', '.join(f'{sql} AS {name}' for name, sql in SAID.items())}"
 """Of rows with `said`: what staging holds of it."""
 VERSION = "coalesce(TRY_CAST(variant_extract(variant_extract(rest, '_dd'), 'document_version') AS BIGINT), 0)"
 """The version of a view, as its `rest` says it."""
+DIGEST = "md5_number_lower({0})"
+"""A number for an identity: to look through these takes a twentieth of the time of looking through texts."""
 _STAGE_LINES = f"""
     INSERT INTO staging BY NAME {SPLIT} FROM (
         SELECT k AS event_id, $first + row_number() OVER () AS n, coalesce(fresh, false) AS fresh, v,

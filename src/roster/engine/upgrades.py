@@ -7,7 +7,7 @@ import duckdb
 from roster.engine.identity import relearn
 from roster.engine.profiles import rebuild
 from roster.engine.sessions import mark_all
-from roster.engine.staging import SAID, VERSION
+from roster.engine.staging import DIGEST, SAID, VERSION
 from roster.engine.traits import learn_kinds
 
 _ADDED = {
@@ -26,7 +26,11 @@ _ADDED = {
 def upgrade(connection: duckdb.DuckDBPyConnection) -> None:
     """Add what is missing and compute it from the stored events; nothing when all is there."""
     described = "SELECT column_name FROM duckdb_columns() WHERE table_name = 'events'"
-    if "resolved_user_id" in {name for (name,) in connection.execute(described).fetchall()}:
+    present = {name for (name,) in connection.execute(described).fetchall()}
+    if "digest" not in present:
+        connection.execute('ALTER TABLE events ADD COLUMN "digest" UBIGINT')
+        connection.execute(f"UPDATE events SET digest = {DIGEST.format('event_id')}")
+    if "resolved_user_id" in present:
         return
     for table, columns in _ADDED.items():
         for name, type in columns.items():

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from roster.engine.places import at_places
-from roster.engine.staging import COLUMNS, SPLIT
+from roster.engine.staging import COLUMNS, DIGEST, SPLIT
 from roster.intake.steps import Draft, lift_columns
 from roster.model.schema import EVENT_COLUMNS
 
@@ -28,7 +28,9 @@ _TOUCHED = """
     UNION SELECT view_id FROM staging SEMI JOIN view_parts USING (view_id) WHERE type = 'view'"""
 _NAMES = ", ".join(f'"{name}"' for name, _ in _LIFTED)
 _LINE = f"json_object('time', epoch_ms(time), 'columns', to_json(struct_pack({_NAMES})), 'rest', rest::JSON)"
-_LONE = "type = 'view' AND event_id IN (SELECT 'view:' || view_id FROM parted ANTI JOIN view_parts USING (view_id))"
+_LONE_IDS = "SELECT 'view:' || view_id AS event_id FROM parted ANTI JOIN view_parts USING (view_id)"
+_LONE = f"""digest IN (SELECT {DIGEST.format("event_id")} FROM ({_LONE_IDS}))
+    AND type = 'view' AND event_id IN ({_LONE_IDS})"""
 _KEEP_STORED = f"INSERT INTO view_parts SELECT view_id, coalesce(v, 0), true, {_LINE} FROM events WHERE "
 _KEEP_STAGED = f"""
     INSERT INTO view_parts SELECT view_id, coalesce(v, 0), type = 'view', {_LINE}
