@@ -22,6 +22,7 @@ from bench.queries import READS
 from bench.reads import run_read
 from bench.report import machine, table, write_json
 from bench.server import Server
+from bench.soak import run_soak
 from bench.sources import run_sources
 from bench.start import run_start
 from bench.stream import run_stream
@@ -40,6 +41,7 @@ NAMES = (
     "syncs",
     "intake",
     "stream",
+    "soak",
     "sources",
     "databases",
     "engines",
@@ -107,6 +109,8 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
             yield run_intake(copy, world.keys, size, rounds)
         if "stream" in chosen:
             yield run_stream(world.lend(), world.keys, size)
+        if "soak" in chosen:
+            yield run_soak(world.lend(), world.keys, size)
         if "syncs" in chosen:
             yield from run_syncs(world.lend(), world.keys, size, rounds)
         if "sources" in chosen:

@@ -150,6 +150,11 @@ class Server:
         sizes = _sizes(self._pid())
         return sizes["VmRSS"], sizes["RssAnon"]
 
+    def processor_s(self) -> float:
+        """Seconds the process has worked so far."""
+        fields = _text(Path(f"/proc/{self._pid()}/stat")).rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def forget_peak(self) -> None:
         """Let `peak_bytes` speak of the time from now on."""
         Path(f"/proc/{self._pid()}/clear_refs").write_text("5")

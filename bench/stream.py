@@ -30,6 +30,8 @@ SMALL_EVENTS, SMALL_SHARE = 100_000, 8
 """In worlds of fewer events every eighth connection is enough."""
 QUERIES_BESIDE = 4
 PAUSE_S = 0.2
+MARK = "%MARK%"
+"""In the text of a batch: where its identities differ from those of others."""
 _MARK = "\0mark"
 _USERS_PATH = "/api/v2/product-analytics/users/query"
 _EVENTS_PATH = "/api/v2/product-analytics/users/event_filtered_query"
@@ -40,7 +42,7 @@ _MISSING = f"""
     SELECT {", ".join(_TEXTS)} FROM events EXCEPT ALL SELECT {", ".join(_TEXTS)} FROM product.events LIMIT 5"""
 
 
-def _event(place: int, profiles: int) -> dict[str, Any]:
+def sdk_event(place: int, profiles: int) -> dict[str, Any]:
     """One event as an SDK sends it, its identity still open."""
     kind, user = _KINDS[place % len(_KINDS)], (place // 10 * 7919) % profiles
     visit = f"{_MARK}-{place // 10}"
@@ -71,8 +73,8 @@ class Senders:
     """Threads that send batches for some seconds; every batch has identities of its own."""
 
     def __init__(self, server: Server, batch: int, profiles: int) -> None:
-        lines = [json.dumps(_event(place, profiles)) for place in range(batch)]
-        self._body = _open_marks("\n".join(lines)).encode()
+        lines = [json.dumps(sdk_event(place, profiles)) for place in range(batch)]
+        self._body = open_marks("\n".join(lines)).encode()
         self._server = server
         self.batch = batch
         self._turn = threading.Lock()
@@ -104,7 +106,7 @@ class Senders:
             with self._turn:
                 self._number += 1
                 mark = f"{name}-{self._number}"
-            packed = wire.pack("POST", PATH, self._body.replace(b"%MARK%", mark.encode()))
+            packed = wire.pack("POST", PATH, self._body.replace(MARK.encode(), mark.encode()))
             started_s = time.perf_counter()
             answered = wire.send(packed)
             with self._turn:
@@ -113,8 +115,8 @@ class Senders:
                     self.marks.append(mark)
 
 
-def _open_marks(text: str) -> str:
-    return text.replace(json.dumps(_MARK)[1:-1], "%MARK%")
+def open_marks(text: str) -> str:
+    return text.replace(json.dumps(_MARK)[1:-1], MARK)
 
 
 def _row(event: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def _row(event: dict[str, Any]) -> dict[str, Any]:
 
 def newest_rows(batch: int, profiles: int) -> list[dict[str, Any]]:
     """The rows that a batch comes to."""
-    events = (_event(place, profiles) for place in range(batch))
+    events = (sdk_event(place, profiles) for place in range(batch))
     return list({(event["type"], _id(event)): _row(event) for event in events}.values())
 
 
@@ -151,7 +153,7 @@ class ByHand:
 
     def run(self, senders: Senders, connections: int, seconds: float) -> float:
         """Events committed a second, for at most so long."""
-        rows = _open_marks(json.dumps(newest_rows(senders.batch, self.profiles)))
+        rows = open_marks(json.dumps(newest_rows(senders.batch, self.profiles)))
         marks = list(senders.marks)
         started_s = time.perf_counter()
 
@@ -162,7 +164,7 @@ class ByHand:
                     mark = marks.pop()
                 except IndexError:
                     break
-                database.execute(_APPEND, [rows.replace("%MARK%", mark)])
+                database.execute(_APPEND, [rows.replace(MARK, mark)])
                 done += 1
             return done
 
