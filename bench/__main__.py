@@ -25,6 +25,7 @@ from bench.server import Server
 from bench.soak import run_soak
 from bench.sources import run_sources
 from bench.start import run_start
+from bench.steady import run_steady
 from bench.stream import run_stream
 from bench.syncs import run_syncs
 from bench.update import run_update
@@ -41,6 +42,7 @@ NAMES = (
     "syncs",
     "intake",
     "stream",
+    "steady",
     "soak",
     "sources",
     "databases",
@@ -109,6 +111,8 @@ def run(world: World, size: Size, chosen: tuple[str, ...], rounds: int) -> Itera
             yield run_intake(copy, world.keys, size, rounds)
         if "stream" in chosen:
             yield run_stream(world.lend(), world.keys, size)
+        if "steady" in chosen:
+            yield run_steady(world.lend(), world.keys, size)
         if "soak" in chosen:
             yield run_soak(world.lend(), world.keys, size)
         if "syncs" in chosen:

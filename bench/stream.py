@@ -34,7 +34,7 @@ MARK = "%MARK%"
 """In the text of a batch: where its identities differ from those of others."""
 _MARK = "\0mark"
 _USERS_PATH = "/api/v2/product-analytics/users/query"
-_EVENTS_PATH = "/api/v2/product-analytics/users/event_filtered_query"
+EVENTS_PATH = "/api/v2/product-analytics/users/event_filtered_query"
 _KINDS = ("view", "action", "resource", "view", "error")
 _TEXTS = ("type", "user_id", "session_id", "view_id", "view_url", "application_id", "service", "env", "version")
 _APPEND = append_sql({"event_id": "VARCHAR", "time": "TIMESTAMP", **dict.fromkeys(_TEXTS, "VARCHAR"), "rest": "JSON"})
@@ -195,7 +195,7 @@ class Readers:
         event["data"]["attributes"]["event_query"] = {"query": "@type:action"}  # type: ignore[index]
         with self._server.wire() as wire:
             while not self._stop.wait(PAUSE_S):
-                path, body = (_USERS_PATH, page) if number % 2 else (_EVENTS_PATH, event)
+                path, body = (_USERS_PATH, page) if number % 2 else (EVENTS_PATH, event)
                 started_s = time.perf_counter()
                 wire.ask("POST", path, body)
                 self.waits_ms.append((time.perf_counter() - started_s) * 1000)

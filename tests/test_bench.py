@@ -15,7 +15,7 @@ SIZE = ["--profiles", "1000", "--rows", "1000", "--events", "5000", "--seed", "7
 READS = {"page", "page_columns", "page_wildcard", "facet", "event_users"}
 ANALYSES = {"count_group", "users_daily_group", "funnel_3_user_group", "funnel_3_session_filter"}
 """Some of them: there are dozens, made by the same few functions."""
-ASKED = {"start", *READS, *ANALYSES, "previews", "update", "history", "intake", "stream", "soak", "syncs"}
+ASKED = {"start", *READS, *ANALYSES, "previews", "update", "history", "intake", "stream", "steady", "soak", "syncs"}
 WORKLOADS = {*ASKED, "sync_others", "sync_readers"}
 WRONG = """
 import sys, bench.__main__ as bench
