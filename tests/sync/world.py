@@ -94,13 +94,20 @@ class RowSource:
 
 
 class World:
-    """One connection `crm` of users over a source of rows."""
+    """One connection `crm` of users over a source of rows, told apart by `key`, or else by their e-mail."""
 
-    def __init__(self, folder: Path, fields: Sequence[Field] = FIELDS, rules: Rules = RULES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fields: Sequence[Field] = FIELDS,
+        rules: Rules = RULES,
+        key: str = "",
+        kind: type[Enriched] = Enriched,
+    ) -> None:
         self.folder = folder
         self.clock = Counting()
         self.duck = Duck(folder / "engine.duckdb", DuckLimits("1GB", 2, "1GB"))
-        self.enriched = Enriched(self.duck)
+        self.enriched = kind(self.duck)
         self.events = DuckEvents(self.duck, self.enriched.renew_profiles)
         self.tables = DuckTables(self.duck, self.enriched.change_source)
         self.engine = DuckEngine(self.duck, self.enriched)
@@ -111,7 +118,7 @@ class World:
             self.store, self.tables, self.engine, self.source, vault, self.clock, folder / "syncs", rules
         )
         self.segment = 0
-        metadata = (("path", "/data/crm.db"), ("table", "people"))
+        metadata = (("path", "/data/crm.db"), ("table", "people"), *((("key", key),) if key else ()))
         wanted = CreateRequest("crm", "sqlite", "email", "email", tuple(fields), metadata)
         self.change(lambda m: create(m, wanted, who="t", now_ms=0, source_columns=None))
         connection = self.mapping().connections[0]
@@ -150,7 +157,12 @@ class World:
         self.segment += 1
         path = self.folder / f"{self.segment}.ndjson"
         lines = [
-            {"k": f"{self.segment}-{n}", "time": 1_700_000_000_000 + n, "type": "view", "user_id": id}
+            {
+                "k": f"{self.segment}-{n}",
+                "time": 1_700_000_000_000 + self.segment * 1000 + n,
+                "type": "view",
+                "user_id": id,
+            }
             | ({"user_email": email} if email is not None else {})
             for n, (id, email) in enumerate(users.items())
         ]

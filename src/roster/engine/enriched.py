@@ -5,15 +5,14 @@ them; there is one for each plan that is asked for. A plan that joins them the s
 Profiles that change, or meet a row that changes, are renewed in the same transaction; a source that changes
 as a whole drops it in the same transaction, and it is built again in the background.
 
-A table is built beside running writes. `enriched_missed` notes the profiles that change meanwhile; they are
-renewed when the table is finished, in the transaction that lets it be read.
+One is made beside running writes: of all profiles or, when its source is another with few rows put in, of those
+that meet them, beside what is held of the others. `enriched_missed` notes the profiles that change meanwhile;
+they are renewed when it is finished, in the transaction that lets it be read.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,32 +22,38 @@ import duckdb
 
 from roster.base.values import digest
 from roster.engine.connection import Duck
+from roster.engine.generations import Increment
+from roster.engine.layouts import (
+    ALL,
+    LATER,
+    Layout,
+    add_layout,
+    compute_few,
+    drop_layout,
+    free_name,
+    prepare,
+    read_layouts,
+    renew,
+    rows_of,
+    share,
+    with_edition,
+)
 from roster.engine.newest import group_newest
-from roster.engine.places import at_places
-from roster.model.schema import KEY_ATTRIBUTE, Entity, profile_schema
+from roster.model.schema import KEY_ATTRIBUTE, Entity, Schema
 from roster.query.dialect import DUCKDB
-from roster.query.narrow import narrow_to
+from roster.query.expr import Column
 from roster.query.plan import Filter, Join, Plan, Project, Read, Union, Window, schema_of
-from roster.query.relations import profile_key, read_profiles
+from roster.query.relations import ROW, profile_key, read_profiles
 from roster.query.rewrite import map_inputs, prune, relations_of
 from roster.query.sql import render
 
-DDL = (
-    "CREATE TABLE IF NOT EXISTS enriched_layout (name VARCHAR, entity VARCHAR, layout VARCHAR)",
-    "CREATE TABLE IF NOT EXISTS enriched_source (name VARCHAR, relation VARCHAR)",
-    "CREATE TABLE IF NOT EXISTS enriched_missed (name VARCHAR, key VARCHAR)",
-)
 RENEWED_MAX = 10_000
 """Profiles renewed at once when rows of a source change; beyond that, building anew is cheaper."""
+INCREMENT_MAX = 0.1
+"""Share of the profiles that an increment may touch; beyond that little is gained, and other writers wait for long."""
 
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Which joins an enriched table holds (by digest, innermost first)."""
-
-    name: str
-    entity: Entity
-    joins: tuple[str, ...]
+Rows = Callable[[Schema], Plan]
+"""Rows of a source that are looked at instead of all of it, in its shape."""
 
 
 @dataclass(slots=True)
@@ -81,13 +86,13 @@ class Enriched:
         self._building: dict[str, _Building] = {}
         self._keeping = Lock()
         with duck.write() as connection:
-            _prepare(connection)
+            prepare(connection)
 
     def read(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> Plan:
         """The plan reading enriched tables wherever this snapshot has the very joins it makes."""
         if not relations_of(plan) & {e.value for e in Entity}:
             return plan
-        layouts = _layouts(connection)
+        layouts = read_layouts(connection)
         return substitute(plan, layouts) if layouts else plan
 
     def keep(self, entity: Entity, plans: Sequence[Plan]) -> None:
@@ -96,16 +101,16 @@ class Enriched:
         wanted.pop((), None)
         with self._keeping:
             for joins, plan in wanted.items():
-                if not self._is_held(entity, joins, plan):
+                if not self._is_held(entity, joins, plan) and not self._go_on(entity, joins, plan):
                     self._build(entity, joins, plan)
             with self._duck.write() as connection:
-                for layout in _layouts(connection):
+                for layout in read_layouts(connection):
                     if layout.entity is entity and layout.joins not in wanted:
-                        self._drop(connection, layout.name)
+                        drop_layout(connection, layout.name)
 
     def _is_held(self, entity: Entity, joins: tuple[str, ...], plan: Plan) -> bool:
         with self._duck.write() as connection:
-            for layout in _layouts(connection):
+            for layout in read_layouts(connection):
                 if (layout.entity, layout.joins) == (entity, joins):
                     self._plans[layout.name] = plan
                     return True
@@ -114,26 +119,52 @@ class Enriched:
     def _build(self, entity: Entity, joins: tuple[str, ...], plan: Plan) -> None:
         with self._begin(entity, plan) as (name, snapshot):
             rendered = render(group_newest(plan), DUCKDB)
-            snapshot.execute(f'CREATE TABLE "{name}" AS {rendered.sql}', list(rendered.parameters))
+            snapshot.execute(
+                f'CREATE TABLE "{rows_of(name)}" AS {with_edition(rendered.sql)}', list(rendered.parameters)
+            )
             snapshot.execute("COMMIT")
             with self._duck.write() as connection:
-                if self._building[name].spoiled:
-                    return
-                _renew(
-                    connection, name, entity, plan, f"SELECT DISTINCT key FROM enriched_missed WHERE name = '{name}'"
-                )
-                layout = [name, entity.value, json.dumps(joins)]
-                connection.execute("INSERT INTO enriched_layout VALUES (?, ?, ?)", layout)
-                for relation in sorted(relations_of(plan)):
-                    connection.execute("INSERT INTO enriched_source VALUES (?, ?)", [name, relation])
-                self._plans[name] = plan
+                if not self._building[name].spoiled:
+                    self._finish(connection, Layout(name, entity, joins, rows_of(name)), plan)
+
+    def _finish(self, connection: duckdb.DuckDBPyConnection, layout: Layout, plan: Plan) -> None:
+        """Let a layout be read, after renewing what changed while it was made."""
+        add_layout(connection, layout, relations_of(plan))
+        self._plans[layout.name] = plan
+        self._renew(connection, layout.rows, f"SELECT DISTINCT key FROM enriched_missed WHERE name = '{layout.name}'")
+
+    def _go_on(self, entity: Entity, joins: tuple[str, ...], plan: Plan) -> bool:
+        """Make a table of one that is held of the sources before increments; False when building it anew is better."""
+        with self._duck.write() as connection:
+            if not _increments(connection, plan):
+                return False
+        with self._begin(entity, plan) as (name, snapshot):
+            increments = _increments(snapshot, plan)
+            former = _find_alone(snapshot, entity, _before(plan, increments)) if increments else None
+            if former is None or self._plans.get(former.name) is None:
+                return False
+            touched = {relation: _touched(increment) for relation, increment in increments.items()}
+            met = _meet(snapshot, plan, entity, touched)
+            profiles = snapshot.execute(f"SELECT count(*) FROM {entity}").fetchone()
+            if profiles is None or met > profiles[0] * INCREMENT_MAX:
+                return False
+            few = compute_few(snapshot, entity, plan, _MET)
+            snapshot.execute(f'CREATE TABLE "{rows_of(name)}" AS {few.sql}', list(few.parameters))
+            snapshot.execute("COMMIT")
+            with self._duck.write() as connection:
+                # a change of the source before would be among the rows that are shared
+                is_current = _increments(connection, plan) == increments and former in read_layouts(connection)
+                if self._building[name].spoiled or not is_current:
+                    return False
+                share(connection, former, rows_of(name))
+                self._finish(connection, Layout(name, entity, joins, former.rows, LATER), plan)
+        return True
 
     @contextmanager
     def _begin(self, entity: Entity, plan: Plan) -> Iterator[tuple[str, duckdb.DuckDBPyConnection]]:
         """A name, and a transaction that sees all changes up to now; those that follow are noted."""
         with self._duck.write() as connection:
-            taken = {*_stored(connection), *self._building}
-            name = next(n for i in range(len(taken) + 1) if (n := f"{entity.value}_enriched_{i + 1}") not in taken)
+            name = free_name(connection, entity, {*self._building})
             snapshot = self._duck.cursor()
             snapshot.execute("BEGIN")
             snapshot.execute("SELECT count(*) FROM enriched_layout").fetchall()
@@ -145,13 +176,8 @@ class Enriched:
             with self._duck.write() as connection:
                 del self._building[name]
                 connection.execute("DELETE FROM enriched_missed WHERE name = ?", [name])
-                if name not in {layout.name for layout in _layouts(connection)}:
-                    connection.execute(f'DROP TABLE IF EXISTS "{name}"')
-
-    def _drop(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
-        connection.execute(f'DROP TABLE IF EXISTS "{name}"')
-        connection.execute("DELETE FROM enriched_layout WHERE name = ?", [name])
-        connection.execute("DELETE FROM enriched_source WHERE name = ?", [name])
+                if rows_of(name) not in {layout.rows for layout in read_layouts(connection)}:
+                    connection.execute(f'DROP TABLE IF EXISTS "{rows_of(name)}"')
 
     def renew_profiles(self, connection: duckdb.DuckDBPyConnection, entity: Entity, changed: str) -> None:
         """Renew the profiles whose key is in the table `changed`, inside the caller's transaction."""
@@ -159,19 +185,34 @@ class Enriched:
         for name, building in self._building.items():
             if building.entity is entity:
                 connection.execute(f"INSERT INTO enriched_missed SELECT '{name}', key FROM ({keys})")
-        for layout in _layouts(connection):
-            if layout.entity is entity:
-                plan = self._plans.get(layout.name)
-                if plan is None:
-                    self._drop(connection, layout.name)
-                else:
-                    _renew(connection, layout.name, entity, plan, keys)
+        for rows in dict.fromkeys(layout.rows for layout in read_layouts(connection) if layout.entity is entity):
+            self._renew(connection, rows, keys)
 
-    def change_source(self, connection: duckdb.DuckDBPyConnection, relation: str, touched: str | None) -> None:
+    def _renew(self, connection: duckdb.DuckDBPyConnection, rows: str, keys: str) -> None:
+        """Renew profiles in a table, for the layouts over it; those whose plan is not known since a restart go."""
+        shown = []
+        for layout in read_layouts(connection):
+            if layout.rows == rows and layout.name not in self._plans:
+                drop_layout(connection, layout.name)
+        for layout in read_layouts(connection):
+            if layout.rows == rows:
+                shown.append((layout, self._plans[layout.name]))
+        if shown:
+            renew(connection, shown[0][0].entity, shown, keys)
+
+    def change_source(
+        self, connection: duckdb.DuckDBPyConnection, relation: str, touched: str | Increment | None
+    ) -> None:
         """Put right what was built from a relation that changes, inside the caller's transaction.
 
-        `touched` holds the rows that went and those that came; None when all may have.
+        `touched` holds the rows that went and those that came; None when all may have. An increment: all may have,
+        and are now those of another relation with some put in.
         """
+        connection.execute("DELETE FROM enriched_increment WHERE relation = $1 OR before = $1", [relation])
+        if isinstance(touched, Increment):
+            values = [relation, touched.before, touched.fresh]
+            connection.execute("INSERT INTO enriched_increment VALUES (?, ?, ?)", values)
+            touched = None
         for name, building in self._building.items():
             if relation in relations_of(building.plan):
                 keys = self._meeting(connection, building.entity, building.plan, relation, touched)
@@ -179,15 +220,14 @@ class Enriched:
                 if keys is not None:
                     connection.execute(f"INSERT INTO enriched_missed SELECT '{name}', key FROM ({keys})")
         found = connection.execute("SELECT DISTINCT name FROM enriched_source WHERE relation = ?", [relation])
-        names = {name for (name,) in found.fetchall()}
-        for layout in _layouts(connection):
-            if layout.name in names:
-                plan = self._plans.get(layout.name)
-                keys = self._meeting(connection, layout.entity, plan, relation, touched)
-                if plan is None or keys is None:
-                    self._drop(connection, layout.name)
-                else:
-                    _renew(connection, layout.name, layout.entity, plan, keys)
+        for (name,) in found.fetchall():
+            for layout in read_layouts(connection):
+                if layout.name == name:
+                    keys = self._meeting(connection, layout.entity, self._plans.get(name), relation, touched)
+                    if keys is None:
+                        drop_layout(connection, name)
+                    else:
+                        self._renew(connection, layout.rows, keys)
 
     def _meeting(
         self,
@@ -200,46 +240,54 @@ class Enriched:
         """A SELECT of the keys of the profiles that meet touched rows; None when they are too many or unknown."""
         if plan is None or touched is None:
             return None
-        rendered = render(prune(meeting(plan, entity, relation, touched)), DUCKDB)
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE met AS {rendered.sql}", list(rendered.parameters))
-        found = connection.execute("SELECT count(*) FROM temp.met").fetchone()
-        return "SELECT DISTINCT key FROM temp.met" if found and found[0] <= RENEWED_MAX else None
+        met = _meet(connection, plan, entity, {relation: _all_of(touched)})
+        return _MET if met <= RENEWED_MAX else None
 
 
-def _prepare(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make room for layouts, and remove what an older layout or a killed process left."""
-    described = "SELECT column_name FROM duckdb_columns() WHERE table_name = 'enriched_layout'"
-    if "plan" in {name for (name,) in connection.execute(described).fetchall()}:
-        connection.execute("DROP TABLE enriched_layout")
-        connection.execute("DROP TABLE enriched_source")
-    for statement in DDL:
-        connection.execute(statement)
-    connection.execute("DELETE FROM enriched_missed")
-    for name in _stored(connection) - {layout.name for layout in _layouts(connection)}:
-        connection.execute(f'DROP TABLE "{name}"')
+_MET = "SELECT DISTINCT key FROM temp.met"
 
 
-def _stored(connection: duckdb.DuckDBPyConnection) -> set[str]:
-    found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT temporary").fetchall()
-    return {name for (name,) in found if re.fullmatch(r"(users|accounts)_enriched(_[0-9]+)?", name)}
+def _meet(connection: duckdb.DuckDBPyConnection, plan: Plan, entity: Entity, touched: dict[str, Rows]) -> int:
+    """Keep the keys of the profiles that meet touched rows in `temp.met`; gives how many at most."""
+    rendered = render(prune(meeting(plan, entity, touched)), DUCKDB)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE met AS {rendered.sql}", list(rendered.parameters))
+    found = connection.execute("SELECT count(*) FROM temp.met").fetchone()
+    return int(found[0]) if found else 0
 
 
-def _layouts(connection: duckdb.DuckDBPyConnection) -> list[Layout]:
-    rows = connection.execute("SELECT name, entity, layout FROM enriched_layout ORDER BY name").fetchall()
-    return [Layout(name, Entity(entity), tuple(json.loads(layout))) for name, entity, layout in rows]
+def _increments(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[str, Increment]:
+    """The relations of a plan that are others with rows put in, as long as neither changed since."""
+    found = connection.execute("SELECT relation, before, fresh FROM enriched_increment").fetchall()
+    read = relations_of(plan)
+    return {relation: Increment(before, fresh) for relation, before, fresh in found if relation in read}
 
 
-def _renew(connection: duckdb.DuckDBPyConnection, name: str, entity: Entity, plan: Plan, keys: str) -> None:
-    """Compute anew the profiles of a table whose key the SELECT `keys` gives."""
-    key = KEY_ATTRIBUTE[entity]
-    connection.execute(f'CREATE OR REPLACE TEMP TABLE renewed_keys AS SELECT key AS "{key}" FROM ({keys})')
-    mine = f'"{key}" IN (SELECT "{key}" FROM temp.renewed_keys)'
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE renewed AS SELECT * FROM {entity} WHERE {at_places(connection, entity, mine)}"
-    )
-    rendered = render(narrow_to(plan, entity, Read("renewed", profile_schema(entity))), DUCKDB)
-    connection.execute(f'DELETE FROM "{name}" WHERE {mine}')
-    connection.execute(f'INSERT INTO "{name}" BY NAME {rendered.sql}', list(rendered.parameters))
+def _before(plan: Plan, increments: dict[str, Increment]) -> tuple[str, ...]:
+    """The joins of a plan as they were before increments."""
+    for relation, increment in increments.items():
+        plan = _reread(plan, relation, _all_of(increment.before))
+    return tuple(joins_of(plan))
+
+
+def _find_alone(connection: duckdb.DuckDBPyConnection, entity: Entity, joins: tuple[str, ...]) -> Layout | None:
+    """The layout of these joins, if it shares its table with no other."""
+    layouts = read_layouts(connection)
+    return next((lay for lay in layouts if (lay.entity, lay.joins, lay.edition) == (entity, joins, ALL)), None)
+
+
+def _all_of(table: str) -> Rows:
+    return lambda schema: Read(table, schema)
+
+
+def _touched(increment: Increment) -> Rows:
+    """The rows that an increment put in, and those in whose place."""
+
+    def rows(schema: Schema) -> Plan:
+        place = Column(ROW.name, ROW.type)
+        replaced = Join(Read(increment.before, schema), Read(increment.fresh, (ROW,)), "semi", ((place, place),))
+        return Union((Read(increment.fresh, schema), replaced))
+
+    return rows
 
 
 def joins_of(plan: Plan) -> list[str]:
@@ -288,24 +336,24 @@ def _replace(plan: Plan, outer: int, name: str, layouts: Sequence[Layout]) -> Pl
     return plan
 
 
-def meeting(plan: Plan, entity: Entity, relation: str, touched: str) -> Plan:
-    """The keys, as `key`, of the profiles that a join of the plan brings together with rows of the table `touched`."""
+def meeting(plan: Plan, entity: Entity, touched: dict[str, Rows]) -> Plan:
+    """The keys, as `key`, of the profiles that a join of the plan brings together with touched rows of a relation."""
     key = (("key", profile_key(entity)),)
     found: list[Plan] = []
     while isinstance(plan, Project) and isinstance(plan.input, Join):
         join = plan.input
         match join.right:
-            case Filter(Window(input)) if relation in relations_of(input):
-                found.append(
-                    Project(Join(read_profiles(entity), _reread(input, relation, touched), "semi", join.on), key)
-                )
+            case Filter(Window(input)):
+                for relation in sorted(relations_of(input) & touched.keys()):
+                    rows = _reread(input, relation, touched[relation])
+                    found.append(Project(Join(read_profiles(entity), rows, "semi", join.on), key))
         plan = join.left
     return found[0] if len(found) == 1 else Union(tuple(found))
 
 
-def _reread(plan: Plan, relation: str, table: str) -> Plan:
+def _reread(plan: Plan, relation: str, rows: Rows) -> Plan:
     match plan:
         case Read(name, schema):
-            return Read(table, schema) if name == relation else plan
+            return rows(schema) if name == relation else plan
         case _:
-            return map_inputs(plan, lambda p: _reread(p, relation, table))
+            return map_inputs(plan, lambda p: _reread(p, relation, rows))

@@ -7,6 +7,7 @@ ones. It exists once `table_versions` has a version of it; what else bears such 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -37,6 +38,14 @@ _STORED = {
 _VIEWS = ("table", "fresh", "spans")
 _LEFTOVER = re.compile(r"(table|fresh|spans|rows|past|shared)_[0-9a-f]{32}(_[0-9]+)?|stage_[0-9]+")
 _TYPES = {name: type for type, name in SQL_TYPES.items() if type is not Type.ANY}
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """How a relation came to be: of the rows of `before`, with those of `fresh` put in, each at its place `_row`."""
+
+    before: str
+    fresh: str
 
 
 def number(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: object) -> int:

@@ -9,7 +9,7 @@ from datetime import datetime
 import duckdb
 
 from roster.engine.cells import SQL_TYPES, bare, quoted, turned
-from roster.engine.generations import OPEN, number, rows_name, stored_types
+from roster.engine.generations import OPEN, find_version, number, rows_name, stored_types
 from roster.engine.past import keeps_since, since
 from roster.engine.table_rows import Typed
 from roster.model.reference_table import Table
@@ -24,6 +24,7 @@ class Before:
     sql: str
     types: Map[str, Type]
     last: int
+    version: int = 0
     keeps: bool = False
     """Whether they say since when they are as they are."""
 
@@ -48,10 +49,10 @@ def read_before(connection: duckdb.DuckDBPyConnection, before: Table | None) -> 
     """The rows a sync meets."""
     if before is None or not before.columns:
         return NOTHING
-    rows = rows_name(before.id, before.generation)
+    rows, version = rows_name(before.id, before.generation), find_version(connection, before)
     last = number(connection, f"SELECT coalesce(max(_row), 0) FROM {rows}")
     types = stored_types(connection, before.id, before.generation)
-    return Before(f"FROM {rows} WHERE _to = {OPEN}", types, last, keeps_since(connection, before))
+    return Before(f"FROM {rows} WHERE _to = {OPEN}", types, last, version, keeps_since(connection, before))
 
 
 def fill_empty(connection: duckdb.DuckDBPyConnection, target: str, table: Table) -> None:

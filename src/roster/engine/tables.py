@@ -24,6 +24,7 @@ from roster.engine.cells import SQL_TYPES, quoted, shown
 from roster.engine.connection import Duck
 from roster.engine.generations import (
     OPEN,
+    Increment,
     add_version,
     drop_generation,
     find_version,
@@ -58,8 +59,11 @@ from roster.model.schema import Column, Schema, Type
 from roster.ports import ANEW, Loaded, Merge, RowPage, Staged
 
 SNAPSHOT_TTL_MS = 600_000
-OnChanged = Callable[[duckdb.DuckDBPyConnection, str, str | None], None]
-"""Given the relation that changed, and a table of its rows before and after when only some changed."""
+OnChanged = Callable[[duckdb.DuckDBPyConnection, str, str | Increment | None], None]
+"""Given the relation that changed, and a table of its rows before and after when only some changed in place.
+
+Of a generation that was filled: how it differs from the one before, when it is that with some rows put in.
+"""
 
 
 class DuckTables:
@@ -143,6 +147,8 @@ class DuckTables:
             with self._duck.write() as writer:
                 self._publish(writer, table, target, merge, at)
                 fresh = make_fresh_view(writer, table) if merge.changes_only else relation_of(table)
+                if merge.changes_only and merge.before and find_version(writer, merge.before) == before.version:
+                    self._on_table_changed(writer, relation_of(table), Increment(relation_of(merge.before), fresh))
         return Staged(filled.loaded, filled.rows, filled.held, fresh)
 
     @contextmanager
