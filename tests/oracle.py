@@ -148,6 +148,8 @@ def measured(measure: Measure, rows: list[Row]) -> Any:
         case Agg.QUANTILE:
             assert measure.quantile is not None
             return quantile([float(v) for v in values], measure.quantile)
+        case Agg.BITS:
+            return sum(2**place for place in {*values} & {*range(63)}) or None
     assert_never(measure.agg)
 
 

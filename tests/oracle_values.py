@@ -25,6 +25,7 @@ from roster.query.expr import (
     Expr,
     Fn,
     Get,
+    HasBit,
     If,
     In,
     InBlocks,
@@ -90,6 +91,9 @@ def value_at(expr: Expr, at: Place) -> Any:
         case Bucket(item, origin_ms, width_ms):
             time = value_at(item, at)
             return None if time is None else (time - EPOCH - origin_ms * MILLISECOND) // (width_ms * MILLISECOND)
+        case HasBit(item, place):
+            number = value_at(item, at)
+            return None if number is None else number // 2**place % 2 == 1
         case _:
             return tested(expr, at)
 

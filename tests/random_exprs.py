@@ -7,6 +7,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from roster.model.schema import Schema, Type
 from roster.query.expr import (
+    BIT_MAX,
     And,
     AnyOf,
     Bucket,
@@ -17,6 +18,7 @@ from roster.query.expr import (
     Expr,
     Fn,
     Get,
+    HasBit,
     If,
     In,
     InBlocks,
@@ -143,6 +145,7 @@ def predicates(draw: DrawFn, schema: Schema, depth: int = 2, inside: bool = Fals
         st.builds(Not, again),
         st.builds(And, some),
         st.builds(Or, some),
+        st.builds(HasBit, item(Type.INTEGER), st.integers(0, BIT_MAX) | st.integers(0, 3)),
         st.builds(AnyOf, item(Type.ANY), keys, predicates(schema, depth - 1, inside=True)),
     ]
     return draw(st.one_of(strategies))

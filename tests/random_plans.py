@@ -12,6 +12,7 @@ from random_exprs import BLOCKS, exprs, literals, patterns, predicates
 from roster.model.schema import NUMERIC, Column as SchemaColumn, Schema, Type
 from roster.query.expr import (
     AnyOf,
+    Bucket,
     Call,
     Cast,
     Column,
@@ -20,6 +21,7 @@ from roster.query.expr import (
     Expr,
     Fn,
     Get,
+    HasBit,
     In,
     InBlocks,
     Like,
@@ -67,7 +69,7 @@ KINDS: tuple[OneOf["inner", "left", "semi", "anti"], ...] = ("inner", "left", "s
 WINDOWS_MS = (0, 1, 3_600_000, 7_200_000, 86_400_000)
 STARTS: tuple[OneOf["every", "first"], ...] = ("every", "first")
 OPS: tuple[CompareOp, ...] = ("=", "<", "<=", ">", ">=")
-HOUR_MS = 3_600_000
+HOUR_MS, START_MS = 3_600_000, 1_704_067_200_000
 ORDERED = (Type.INTEGER, Type.NUMBER, Type.TIMESTAMP, Type.STRING)
 
 
@@ -109,7 +111,8 @@ def measures(draw: DrawFn, name: str, schema: Schema) -> Measure:
         item = draw(st.none() | st.sampled_from(Type).flatmap(lambda t: exprs(schema, t, 1)))
         return Measure(name, agg, item)
     any_type = agg in (Agg.DISTINCT, Agg.MIN, Agg.MAX)
-    type = draw(st.sampled_from([t for t in Type if t is not Type.ANY and (any_type or t in NUMERIC)]))
+    numeric = (Type.INTEGER,) if agg is Agg.BITS else NUMERIC
+    type = draw(st.sampled_from([t for t in Type if t is not Type.ANY and (any_type or t in numeric)]))
     quantile = draw(st.sampled_from([0.0, 0.25, 0.5, 0.5, 0.9, 1.0])) if agg is Agg.QUANTILE else None
     return Measure(name, agg, draw(exprs(schema, type, 1)), quantile)
 
@@ -224,6 +227,18 @@ def journeys(draw: DrawFn) -> Plan:
 
 
 @st.composite
+def returns(draw: DrawFn) -> Plan:
+    """The hours in which each of few users did something, as a set, evenly thrown: some are before the first hour."""
+    dice = draw(st.randoms(use_true_random=True))
+    rows = [(dice.choice("uv"), START + dice.randint(-4, 7) * timedelta(minutes=30)) for _ in range(dice.randint(2, 8))]
+    made = (SchemaColumn("user", Type.STRING), SchemaColumn("time", Type.TIMESTAMP))
+    hour = Bucket(Column("time", Type.TIMESTAMP), START_MS, HOUR_MS)
+    user, hours = Column("user", Type.STRING), Column("hours", Type.INTEGER)
+    sets = Aggregate(Values(made, tuple(rows)), ((user.name, user),), (Measure(hours.name, Agg.BITS, hour),))
+    return Project(sets, (("user", user), ("hours", hours), *((f"h{k}", HasBit(hours, k)) for k in range(3))))
+
+
+@st.composite
 def fills(draw: DrawFn, input: Plan) -> Plan:
     times = [c.name for c in schema_of(input) if c.type is Type.TIMESTAMP]
     if not times:
@@ -231,7 +246,7 @@ def fills(draw: DrawFn, input: Plan) -> Plan:
         kept = tuple((c.name, Column(c.name, c.type)) for c in schema_of(input))
         input = Project(input, (*kept, (name, draw(exprs(schema_of(input), Type.TIMESTAMP, 1)))))
         times = [name]
-    from_ms = 1704067200000 + draw(st.integers(-1, 3)) * HOUR_MS
+    from_ms = START_MS + draw(st.integers(-1, 3)) * HOUR_MS
     to_ms = from_ms + draw(st.integers(0, 5 * HOUR_MS))
     return FillTime(input, draw(st.sampled_from(times)), from_ms, to_ms, draw(st.sampled_from([1, 2])) * HOUR_MS)
 
@@ -314,7 +329,8 @@ def focused(draw: DrawFn) -> tuple[World, Plan]:
         return world, Window(read, "w", rank, item, (Cast(column, Type.BOOLEAN),), order)
     if type is not Type.ANY and whole == 1:
         numeric = [Agg.SUM, Agg.AVG, Agg.QUANTILE] if type in NUMERIC else []
-        aggs = [Agg.COUNT, Agg.DISTINCT, Agg.MIN, Agg.MAX, *numeric]
+        bits = [Agg.BITS] if type is Type.INTEGER else []
+        aggs = [Agg.COUNT, Agg.DISTINCT, Agg.MIN, Agg.MAX, *numeric, *bits]
         some = tuple(Measure(agg, agg, column, 0.4 if agg is Agg.QUANTILE else None) for agg in aggs)
         return world, Aggregate(read, tuple(draw(st.sampled_from([(), (("v", column),)]))), some)
     items = [*(Cast(column, t) for t in Type), *draw(particular(topic, column))]
@@ -351,12 +367,14 @@ NOTHING = World({"events": (SchemaColumn("n", Type.INTEGER),)}, {"events": []})
 @st.composite
 def cases(draw: DrawFn) -> tuple[World, Plan]:
     # Hypothesis varies a case the more often the more it draws: the small ones are offered oftener to even that out.
-    match draw(st.randoms(use_true_random=True)).randrange(20):
+    match draw(st.randoms(use_true_random=True)).randrange(21):
         case 0 | 1 | 2 | 3:
             return draw(focused())
         case 4 | 5 | 6:
             return NOTHING, draw(meetings())
-        case kind if kind < 15:
+        case 7:
+            return NOTHING, draw(returns())
+        case kind if kind < 16:
             return NOTHING, draw(journeys())
     world = draw(worlds())
     return world, draw(plans(world, draw(st.sampled_from([1, 2, 3]))))

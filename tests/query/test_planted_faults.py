@@ -260,6 +260,16 @@ def beyond_low(node: exp.Expr) -> exp.Expr:
     return exp.paren(exp.and_(exp.GT(this=node.this, expression=low), exp.LTE(this=node.this.copy(), expression=high)))
 
 
+def cut_to_origin(node: exp.Expr) -> exp.Expr:
+    time, ahead, width, buckets = node.expressions
+    origin = exp.Sub(this=ahead, expression=exp.Mul(this=buckets, expression=width))
+    return exp.Anonymous(this=node.name, expressions=[time, exp.paren(origin), width, ZERO.copy()])
+
+
+def place_after_last(node: exp.Expr) -> exp.Expr:
+    return put(expressions=[exp.Mod(this=exp.paren(node.expressions[0]), expression=exp.Literal.number(63))])(node)
+
+
 FAULTS: dict[str, Fault] = {
     "<= as <": swap(exp.LTE, exp.LT),
     ">= as >": swap(exp.GTE, exp.GT),
@@ -280,6 +290,11 @@ FAULTS: dict[str, Fault] = {
     "min as max": swap(exp.Min, exp.Max),
     "sum as avg": swap(exp.Sum, exp.Avg),
     "quantile not interpolated": swap(exp.PercentileCont, exp.PercentileDisc),
+    "bits of all in place of any": swap(exp.BitwiseOrAgg, exp.BitwiseAndAgg),
+    "a bit's place without its sign": ("roster_bit", lambda n: put(expressions=[exp.Abs(this=n.expressions[0])])(n)),
+    "places after the last bit begin anew": ("roster_bit", place_after_last),
+    "any bit": swap(exp.BitwiseAnd, exp.BitwiseOr),
+    "times before the origin rounded up": ("roster_bucket", cut_to_origin),
     "union removes duplicates": only(exp.Union, put(distinct=True)),
     "left join as inner": only(exp.Join, join_becomes("LEFT", "INNER")),
     "inner join as left": only(exp.Join, join_becomes("INNER", "LEFT")),

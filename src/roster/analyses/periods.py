@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import Range, epoch_ms, instant
 from roster.model.schema import Type
-from roster.query.expr import Bucket, Call, Compare, Expr, Fn, If, Literal
+from roster.query.expr import Bucket, Compare, Expr, If, Literal
 
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
 PERIODS_MAX = 5_000
@@ -273,10 +273,10 @@ def place_in(time: Expr, edges: Sequence[int]) -> Expr:
     Periods of one width are a division; where the width changes, as with months or clocks, each run of equal ones is.
     """
     runs = list(_runs(edges))
-    expr = _run(time, edges, *runs[-1])
+    expr: Expr = _run(time, edges, runs[-1][0])
     for first, last in reversed(runs[:-1]):
         before = Compare("<", time, Literal(instant(edges[last]), Type.TIMESTAMP))
-        expr = If(before, _run(time, edges, first, last), expr)
+        expr = If(before, _run(time, edges, first), expr)
     return expr
 
 
@@ -289,6 +289,7 @@ def _runs(edges: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = n
 
 
-def _run(time: Expr, edges: Sequence[int], first: int, last: int) -> Expr:
-    bucket = Bucket(time, edges[first], edges[first + 1] - edges[first])
-    return Call(Fn.ADD, (bucket, Literal(first, Type.INTEGER))) if first else bucket
+def _run(time: Expr, edges: Sequence[int], first: int) -> Bucket:
+    """Buckets of the run's width, counted so that the one at its first edge has that edge's number."""
+    width_ms = edges[first + 1] - edges[first]
+    return Bucket(time, edges[first] - first * width_ms, width_ms)

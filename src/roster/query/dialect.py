@@ -9,7 +9,7 @@ import sqlglot
 from sqlglot.dialects.duckdb import DuckDB
 
 from roster.model.schema import Type
-from roster.query.expr import BLANKS
+from roster.query.expr import BIT_MAX, BLANKS
 
 Step = str | Type
 """One step of a cast: the name of a function to call, or a type to CAST to."""
@@ -43,6 +43,7 @@ class Dialect:
     from_us: str
     to_us: str
     bucket: str
+    bit: str
 
 
 def table_name(relation: str) -> str:
@@ -89,8 +90,9 @@ _MACROS = {
         THEN make_timestamp_ms(CAST(x AS BIGINT)) END""",
     "roster_integer_timestamp_us(x)": """CASE WHEN x BETWEEN -62135596800000000 AND 253402300799999999
         THEN make_timestamp(x) END""",
-    "roster_bucket(us, origin, width)": """CAST((us - origin - ((us - origin) % width + width) % width) // width
-        AS BIGINT)""",
+    # What is divided is never negative, because // cuts towards 0.
+    "roster_bucket(us, ahead, width, buckets_ahead)": "(us + ahead) // width - buckets_ahead",
+    "roster_bit(place)": f"CASE WHEN place BETWEEN 0 AND {BIT_MAX} THEN CAST(1 AS BIGINT) << CAST(place AS BIGINT) END",
     "roster_timestamp_ms(x)": "epoch_ms(date_trunc('millisecond', x))",
     "roster_timestamp_text(x)": "strftime(x, '%Y-%m-%dT%H:%M:%S.%gZ')",
     # Text to the other types.
@@ -224,4 +226,5 @@ DUCKDB = Dialect(
     from_us="make_timestamp",
     to_us="epoch_us",
     bucket="roster_bucket",
+    bit="roster_bit",
 )

@@ -20,6 +20,9 @@ CompareOp = OneOf["=", "<", "<=", ">", ">="]
 BLANKS = "\t\n\v\f\r \u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u202f\u205f\u3000"
 """What counts as blank at the ends of a text: tab to carriage return and Unicode's space separators."""
 
+BIT_MAX = 62
+"""The highest binary digit in use: with it a set of digits is an INTEGER of 64 bits that is not negative."""
+
 
 class Wild(Enum):
     """A wildcard in a pattern: any run of characters, or exactly one character."""
@@ -212,6 +215,17 @@ class Bucket:
     width_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class HasBit:
+    """True when the binary digit of an INTEGER at `place` (0, the lowest, to BIT_MAX) is 1; of a null it is null.
+
+    The digits of negative numbers are those of two's complement.
+    """
+
+    item: Expr
+    place: int
+
+
 Expr = (
     Column
     | Literal
@@ -231,6 +245,7 @@ Expr = (
     | Call
     | If
     | Bucket
+    | HasBit
 )
 
 TRUE = And(())
@@ -273,7 +288,7 @@ def columns_of(expr: Expr) -> frozenset[str]:
             return columns_of(source) | columns_of(where)
         case Get(item) | Cast(item) | In(item) | Like(item) | Matches(item) | InBlocks(item) | Not(item) | IsNull(item):
             return columns_of(item)
-        case Bucket(item):
+        case Bucket(item) | HasBit(item):
             return columns_of(item)
 
 

@@ -14,6 +14,7 @@ from roster.query.expr import (
     Compare,
     Expr,
     Get,
+    HasBit,
     If,
     In,
     InBlocks,
@@ -143,4 +144,6 @@ def describe(expr: Expr) -> str:
             return f"{describe(then)} if ({describe(where)}) else {describe(other)}"
         case Bucket(item, origin_ms, width_ms):
             return f"bucket({describe(item)}, from {origin_ms} by {width_ms} ms)"
+        case HasBit(item, place):
+            return f"{describe(item)} has bit {place}"
     assert_never(expr)

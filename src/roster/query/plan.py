@@ -17,6 +17,8 @@ class Agg(StrEnum):
 
     COUNT without an item counts rows. SUM of INTEGER is exact, past 64 bits too. AVG and QUANTILE give
     NUMBER; QUANTILE interpolates between neighbours. Keys and items but COUNT's are never ANY.
+    BITS is a set of small numbers: of INTEGERs the one whose binary digits are 1 at these places. Items that are
+    no place, below 0 or above BIT_MAX, are ignored too.
     """
 
     COUNT = "count"
@@ -26,6 +28,7 @@ class Agg(StrEnum):
     MIN = "min"
     MAX = "max"
     QUANTILE = "quantile"
+    BITS = "bits"
 
 
 class Rank(StrEnum):
@@ -209,7 +212,7 @@ _RANK_TYPE = {Rank.ROW_NUMBER: Type.INTEGER}
 def measure_type(measure: Measure) -> Type:
     """The type of an aggregate's value."""
     match measure.agg:
-        case Agg.COUNT | Agg.DISTINCT:
+        case Agg.COUNT | Agg.DISTINCT | Agg.BITS:
             return Type.INTEGER
         case Agg.AVG | Agg.QUANTILE:
             return Type.NUMBER

@@ -259,6 +259,8 @@ class _Rendering:
                 return exp.Max(this=item)
             case Agg.QUANTILE:
                 return call(self.dialect.quantile, item, self.parameters.bind(measure.quantile))
+            case Agg.BITS:
+                return exp.BitwiseOrAgg(this=call(self.dialect.bit, item))
         assert_never(measure.agg)
 
     def _order(self, keys: tuple[SortKey, ...], block: _Block) -> list[exp.Expr]:

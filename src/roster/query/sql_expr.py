@@ -12,6 +12,7 @@ from typing import assert_never
 from sqlglot import exp
 from sqlglot.dialects.duckdb import DuckDB
 
+from roster.base.time import epoch_ms
 from roster.model.schema import Type
 from roster.query.dialect import Dialect, Step
 from roster.query.expr import (
@@ -25,6 +26,7 @@ from roster.query.expr import (
     Expr,
     Fn,
     Get,
+    HasBit,
     If,
     In,
     InBlocks,
@@ -43,6 +45,7 @@ from roster.query.expr import (
 
 _COMPARE: dict[str, type[exp.Binary]] = {"=": exp.EQ, "<": exp.LT, "<=": exp.LTE, ">": exp.GT, ">=": exp.GTE}
 _LONG = range(-(2**63), 2**63)
+_TIME_US_MIN = epoch_ms(datetime(1, 1, 1)) * 1000
 
 
 class Parameters:
@@ -147,8 +150,10 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expr:
             chosen = exp.If(this=render_expr(where, scope), true=render_expr(then, scope))
             return exp.Case(ifs=[chosen], default=render_expr(other, scope))
         case Bucket(item, origin_ms, width_ms):
-            bounds = (scope.parameters.bind(us) for us in (origin_ms * 1000, width_ms * 1000))
-            return call(scope.dialect.bucket, call(scope.dialect.to_us, render_expr(item, scope)), *bounds)
+            return _bucket(render_expr(item, scope), origin_ms * 1000, width_ms * 1000, scope)
+        case HasBit(item, place):
+            digit = exp.BitwiseAnd(this=operand(render_expr(item, scope)), expression=scope.parameters.bind(1 << place))
+            return exp.NEQ(this=exp.Paren(this=digit), expression=exp.Literal.number(0))
     assert_never(expr)
 
 
@@ -214,6 +219,13 @@ def _cast(item: Expr, type: Type, scope: Scope) -> exp.Expr:
         return cast(node, scope.dialect.types[step]) if isinstance(step, Type) else call(step, node)
 
     return reduce(take, steps, render_expr(item, scope))
+
+
+def _bucket(time: exp.Expr, origin_us: int, width_us: int, scope: Scope) -> exp.Expr:
+    """Counted from a bucket that begins before all times, and the buckets until the origin taken off."""
+    ahead = -((_TIME_US_MIN - origin_us) // width_us)
+    bounds = (scope.parameters.bind(n) for n in (ahead * width_us - origin_us, width_us, ahead))
+    return call(scope.dialect.bucket, call(scope.dialect.to_us, time), *bounds)
 
 
 def _like(item: exp.Expr, pieces: Pieces, fold: bool, scope: Scope) -> exp.Expr:
