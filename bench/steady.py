@@ -24,7 +24,7 @@ RATES = (1_000, 5_000, 10_000)
 """Events a second."""
 BATCH = 100
 CONNECTIONS = 8
-LOOK_S, LOOK_MAX_S = 0.02, 60.0
+LOOK_S, LOOK_MAX_S = 0.02, 300.0
 """Between two looks for an event, and until it counts as lost."""
 _NAMES = UUID(int=0)
 _APPEND = append_sql(
