@@ -10,9 +10,9 @@ from roster.base.errors import Error
 from roster.model.connection import Connection, Field
 from roster.model.held import make_held
 from roster.model.mapping import Mapping
-from roster.model.reference_table import Table
+from roster.model.reference_table import Table, column_names
 from roster.model.schema import Column, Entity, Schema, Type
-from roster.sync.columns import Readers, column_names, settle_columns
+from roster.sync.columns import Readers, settle_columns
 
 
 def field(id: str, source_name: str) -> Field:

@@ -18,7 +18,6 @@ import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from roster.base.values import digest
 from roster.engine.connection import Duck
 from roster.engine.duckdb import DuckEngine
 from roster.engine.enriched import Enriched
@@ -29,8 +28,8 @@ from roster.engine.tables import DuckTables
 from roster.model.connection import FieldUpdate, UpdateRequest
 from roster.model.held import sources_of
 from roster.model.reference_table import Row
-from roster.model.schema import Entity
-from roster.model.sync import Phase
+from roster.model.schema import Entity, Type
+from roster.model.sync import Phase, Run
 from roster.ports import Cancel
 from roster.query.dialect import DUCKDB
 from roster.query.plan import Plan
@@ -84,7 +83,7 @@ class Source(World):
     """A world whose source has a cursor, and rows that keep their order."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, FIELDS, LOOSE, "id", Interrupted)
+        super().__init__(folder, FIELDS, LOOSE, "id")
         self.rows: dict[str, dict[str, Any]] = {}
         self.at = 1000
         self.compared: list[bool] = []
@@ -142,10 +141,10 @@ def joined(world: World) -> list[tuple[Any, ...]]:
 
 
 def held(world: World) -> list[tuple[Any, ...]]:
-    """The rows a table holds, in their order."""
+    """The rows a table holds, in their order; cells as text, as a column of texts may have become one of numbers."""
     tables, table = world.tables, world.table()
     found = tables.read_rows(table, tables.table_version(table), 0, 1000).rows
-    return [(row.id, digest({n: v for n, v in row.values.items() if n != "at"})) for row in found]
+    return [(row.id, *(str(row.values.get(name, "")) for name in ("email", "tier", "score"))) for row in found]
 
 
 def refused(world: World) -> list[Any]:
@@ -154,19 +153,27 @@ def refused(world: World) -> list[Any]:
     return [sorted(a.rows) for a in world.engine.run([p for p in plans if p is not None], BUDGET)]
 
 
+def run_until_joined(world: Source, run: Run) -> Run:
+    """A sync that is stopped after its joins are made ready."""
+    make, cancel = world.engine.materialise, Cancel()
+
+    def stopping(entity: Entity, plans: Sequence[Plan]) -> None:
+        make(entity, plans)
+        cancel.cancel(STOPPING)
+
+    world.engine.materialise = stopping  # type: ignore[method-assign]
+    try:
+        return run_sync(world.ports, run, cancel)
+    finally:
+        world.engine.materialise = make  # type: ignore[method-assign]
+
+
 def take(world: Source, rows: Rows, *, stopped: bool) -> None:
     """A sync; one that is stopped after its joins are made ready goes on after a restart."""
     world.source.rows = rows
-    run, cancel = world.begin(), Cancel()
+    run = world.begin()
     if stopped:
-        kept = world.engine.materialise
-
-        def stopping(entity: Entity, plans: Sequence[Plan]) -> None:
-            kept(entity, plans)
-            cancel.cancel(STOPPING)
-
-        world.engine.materialise = stopping  # type: ignore[method-assign]
-        run = run_sync(world.ports, run, cancel)
+        run = run_until_joined(world, run)
         assert run.phase in (Phase.RUNNING, Phase.UNCHANGED)
         world.open()
     if run.phase is not Phase.UNCHANGED:
@@ -239,16 +246,8 @@ def test_an_alias_answers_after_an_increment(world: Source) -> None:
 
 def test_a_source_removed_while_joins_are_shared_leaves_the_other(world: Source) -> None:
     before = world.tables_of_rows()
-    take_part = world.put({"r3": row("u3@x.org", "iron")})
-    world.source.rows = take_part
-    cancel, make = Cancel(), world.engine.materialise
-
-    def stopping(entity: Entity, plans: Sequence[Plan]) -> None:
-        make(entity, plans)
-        cancel.cancel(STOPPING)
-
-    world.engine.materialise = stopping  # type: ignore[method-assign]
-    run = run_sync(world.ports, world.begin(), cancel)
+    world.source.rows = world.put({"r3": row("u3@x.org", "iron")})
+    run = run_until_joined(world, world.begin())
     world.send({"u3": "u3@x.org", "u10": "u3@x.org"})
     assert world.served()["u10"] == ("gold", 1.0)
     (layout, other) = world.layouts()
@@ -258,9 +257,31 @@ def test_a_source_removed_while_joins_are_shared_leaves_the_other(world: Source)
     world.tables.drop_generations({present.id: [present.generation]}, 10**9)
     assert [left.edition for left in world.layouts()] == [0]
     assert world.served()["u10"] == ("gold", 1.0)
-    world.engine.materialise = make  # type: ignore[method-assign]
     assert run_sync(world.ports, run, Cancel()).phase is Phase.DONE
     assert world.served()["u10"] == ("iron", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("cells", "more", "type"),
+    [
+        ([1.5, 2], 3, Type.NUMBER),
+        ([1, 2], 3.5, Type.NUMBER),
+        ([2**60 + 1, 1], 0.5, Type.NUMBER),
+        ([1, 2], None, Type.INTEGER),
+        (["1.10", "2"], 3, Type.STRING),
+        (["2026-01-31T10:00:00.000Z"], "2026-02-01", Type.TIMESTAMP),
+        ([True], 3, Type.STRING),
+    ],
+)
+def test_an_increment_makes_no_column_narrower(tmp_path: Path, cells: list[Any], more: Any, type: Type) -> None:
+    world = Source(tmp_path)
+    before = {f"r{n}": row("", "") | {"score": cell} for n, cell in enumerate(cells)}
+    take(world, world.put(before), stopped=False)
+    former = [cells[-1] for cells in held(world)]
+    take(world, world.put({"more": row("", "") | {"score": more}}), stopped=False)
+    assert [cells[-1] for cells in held(world)][:-1] == former
+    assert next(c.type for c in world.table().columns if c.name == "score") is type
+    world.close()
 
 
 def send_waiting(world: Source, waiting: list[dict[str, Any]]) -> None:

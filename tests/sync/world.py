@@ -96,18 +96,11 @@ class RowSource:
 class World:
     """One connection `crm` of users over a source of rows, told apart by `key`, or else by their e-mail."""
 
-    def __init__(
-        self,
-        folder: Path,
-        fields: Sequence[Field] = FIELDS,
-        rules: Rules = RULES,
-        key: str = "",
-        kind: type[Enriched] = Enriched,
-    ) -> None:
+    def __init__(self, folder: Path, fields: Sequence[Field] = FIELDS, rules: Rules = RULES, key: str = "") -> None:
         self.folder = folder
         self.clock = Counting()
         self.duck = Duck(folder / "engine.duckdb", DuckLimits("1GB", 2, "1GB"))
-        self.enriched = kind(self.duck)
+        self.enriched = Enriched(self.duck)
         self.events = DuckEvents(self.duck, self.enriched.renew_profiles)
         self.tables = DuckTables(self.duck, self.enriched.change_source)
         self.engine = DuckEngine(self.duck, self.enriched)

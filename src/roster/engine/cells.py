@@ -178,6 +178,11 @@ _NARROWEST = {
 }
 
 
-def narrowest(bits: int | None) -> Type:
+def narrowest(bits: int) -> Type:
     """The type all cells fit whose bits of `narrowness` were or-ed; integers past 2^53 do not go with fractions."""
-    return _NARROWEST.get(bits or 0, Type.STRING)
+    return _NARROWEST.get(bits, Type.STRING)
+
+
+def narrowness_of(type: Type) -> int:
+    """The bit of cells of which only the type is known."""
+    return next((bit for bit, narrow in _NARROWEST.items() if narrow is type), 32)

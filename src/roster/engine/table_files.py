@@ -16,8 +16,9 @@ from typing import BinaryIO
 import duckdb
 
 from roster.base.errors import Code, Error
-from roster.engine.cells import WHOLE_KINDS, bare, narrowest, narrowness, text_of
+from roster.engine.cells import WHOLE_KINDS, bare, narrowest, narrowness, narrowness_of, text_of
 from roster.engine.csv_files import RECORD_BYTES_MAX, first_line, rewrite_csv
+from roster.model.reference_table import column_names
 from roster.model.schema import Column, Schema, Type
 
 COLUMNS_MAX = 200
@@ -226,14 +227,17 @@ def _unreadable(path: Path, format: str, error: duckdb.Error) -> Error:
     return Error(Code.INVALID, f"the file cannot be read as {format}: {reason_text}")
 
 
-def infer_schema(connection: duckdb.DuckDBPyConnection, file: TextFile) -> Schema:
-    """The columns of a file with the narrowest type all their cells fit."""
+def infer_schema(connection: duckdb.DuckDBPyConnection, file: TextFile, known: Schema = ()) -> Schema:
+    """The columns of a file with the narrowest type that all their cells, and those `known` by that name, fit."""
     told = [i for i, type in enumerate(file.types) if type is None]
     bits = ", ".join(["count(*)", *(f"bit_or({narrowness(f'b{i}', f's{i}')})" for i in told)])
     cells = ", ".join(["n", *(f"{bare(f'c{i}')} AS b{i}, {file.strings[i]} AS s{i}" for i in told)])
     found = connection.execute(f"SELECT {bits} FROM (SELECT {cells} FROM ({file.sql}))", list(file.parameters))
     count, *codes_told = found.fetchone() or (0,)
     file.check_count(count)
-    codes = dict(zip(told, codes_told, strict=True))
-    types = (type or narrowest(codes[i]) for i, type in enumerate(file.types))
+    codes = [narrowness_of(type) if type else 0 for type in file.types]
+    for i, code in zip(told, codes_told, strict=True):
+        codes[i] = code or 0
+    before = {c.name: narrowness_of(c.type) for c in known}
+    types = [narrowest(code | before.get(name, 0)) for code, name in zip(codes, column_names(file.names), strict=True)]
     return tuple(Column(name, type) for name, type in zip(file.names, types, strict=True))

@@ -129,7 +129,10 @@ def _misfits_before(connection: duckdb.DuckDBPyConnection, table: Table, merge: 
             cell = quoted(column.name)
             filled = bare(cell) if stored is Type.STRING else cell
             value = turned(stored, column.type, cell)
-            tests[i] = f"coalesce(bool_or({filled} IS NOT NULL AND {value} IS NULL), false)"
+            same = (
+                value if stored is not Type.INTEGER else f"nullif({turned(column.type, stored, value)} = {cell}, false)"
+            )
+            tests[i] = f"coalesce(bool_or({filled} IS NOT NULL AND {same} IS NULL), false)"
     if not tests:
         return set()
     kept = f"FROM ({before.sql}) ANTI JOIN temp.kept USING (_id)"

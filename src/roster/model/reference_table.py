@@ -140,6 +140,18 @@ def normalise_names(names: list[str]) -> list[str]:
     return number_duplicates([normalise_name(name) for name in names])
 
 
+def column_names(headers: Sequence[str]) -> list[str]:
+    """Headers of a source as column names: normalised where that is possible, else as written; all distinct."""
+    return number_duplicates([_normal_or_written(header) for header in headers])
+
+
+def _normal_or_written(header: str) -> str:
+    try:
+        return normalise_name(header)
+    except Error:
+        return header
+
+
 def number_duplicates(names: list[str]) -> list[str]:
     """Names made distinct: each that comes several times is numbered from 1."""
     single = {name for name in names if names.count(name) == 1}

@@ -70,8 +70,11 @@ class Tables(Protocol):
     from the moment on that the definition names it. All but the present one go after a while.
     """
 
-    def inspect_file(self, paths: Sequence[Path], format: str) -> Schema:
-        """Column names as written and the narrowest type each column's values all fit."""
+    def inspect_file(self, paths: Sequence[Path], format: str, known: Schema = ()) -> Schema:
+        """Column names as written and the narrowest type each column's values all fit.
+
+        `known`: columns whose rows stay beside those of the file; no type is narrower than theirs.
+        """
         ...
 
     def create_table(

@@ -9,7 +9,7 @@ from roster.base.errors import Code, Error
 from roster.model.connection import Connection, Field, find_column, find_join_column, hint_columns
 from roster.model.held import key_named, owner_of
 from roster.model.mapping import Mapping
-from roster.model.reference_table import Table, normalise_name, number_duplicates
+from roster.model.reference_table import Table, column_names
 from roster.model.schema import Column, Entity, Schema
 
 Readers = Sequence[tuple[Mapping, Connection]]
@@ -52,18 +52,6 @@ def uses_of(readers: Readers, columns: Schema) -> tuple[Use, ...]:
             if column is not None:
                 found.append(Use(mapping.entity, connection, field, column))
     return tuple(found)
-
-
-def column_names(headers: Sequence[str]) -> list[str]:
-    """Headers as column names: normalised like those of reference tables, as written where that is impossible."""
-    return number_duplicates([_normal(header) for header in headers])
-
-
-def _normal(header: str) -> str:
-    try:
-        return normalise_name(header)
-    except Error:
-        return header
 
 
 def settle_columns(table: Table, readers: Readers, found: Schema, offered: Schema) -> Columns:

@@ -31,7 +31,8 @@ def stage(ports: Ports, work: Work) -> Work:
     """Fill the next generation with the rows that were read."""
     paths = _files(ports, work)
     # an emptied file of lines names no columns: that is a loss of rows, not of columns
-    found = ports.tables.inspect_file(paths, work.fetched().format) if paths else work.table.columns
+    stay = work.table.columns if work.fetched().changes_only else ()
+    found = ports.tables.inspect_file(paths, work.fetched().format, stay) if paths else work.table.columns
     columns = settle_columns(work.table, work.readers(), found, work.sync.offered)
     table = replace(
         work.table,
