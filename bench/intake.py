@@ -127,7 +127,7 @@ def run_intake(data: Path, keys: Keys, size: Size, rounds: int) -> Outcome:
                 each = max(1, requests[batch] // connections)
                 ours = _send(server, bodies[batch], connections, each)
                 started_s = time.perf_counter()
-                _wait_stored(data)
+                wait_stored(data)
                 drained_s = time.perf_counter() - started_s
                 theirs = _append(database, bodies[batch], connections, each)
                 if number >= 0:
@@ -207,7 +207,7 @@ def _rate(batch: int, each: int, senders: list[Sender]) -> float:
     return each * len(senders) * batch / taken_s
 
 
-def _wait_stored(data: Path) -> None:
+def wait_stored(data: Path) -> None:
     """Return when no segment of the log waits to be applied."""
     deadline_s = time.monotonic() + 600
     while any((data / "log").glob("events-*.ndjson")):

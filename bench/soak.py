@@ -16,12 +16,14 @@ from pathlib import Path
 
 import duckdb
 
+from bench.intake import wait_stored
 from bench.measure import Contender, Outcome, quantile, same
 from bench.server import Keys, Server, Wire
-from bench.stream import MARK, PATH, SMALL_EVENTS, newest_rows, open_marks, sdk_event
+from bench.stream import MARK, PATH, SMALL_EVENTS, newest_rows, sdk_event
 from bench.world import END_MS, Size
 
-HOURS = 24
+HOURS, SAMPLE_HOURS = 24, 6
+"""The memory is read every so many hours, and a small world has only these hours."""
 HOUR_MS = 3_600_000
 BATCH = 500
 CONNECTIONS = 4
@@ -32,29 +34,27 @@ QUIET_S, IDLE_S = 40.0, 30.0
 _AT = "%AT%"
 
 
-class Day:
-    """The batches of a day by a seed: how many an hour, of which time, and which come twice."""
-
-    def __init__(self, events: int, seed: int) -> None:
-        self._dice = random.Random(seed)
-        weights = [1.2 - math.cos(2 * math.pi * (hour - 3) / HOURS) for hour in range(HOURS)]
-        self.batches = [max(1, round(events / BATCH * weight / sum(weights))) for weight in weights]
-
-    def marks(self, hour: int) -> list[tuple[str, int]]:
-        """Each batch of an hour: its mark and the time of its first event; those that come twice are there twice."""
-        made = []
-        for number in range(self.batches[hour]):
-            late = self._dice.random() < LATE_SHARE
-            of_hour = max(0, hour - self._dice.randint(1, LATE_HOURS_MAX)) if late else hour
-            at_ms = END_MS + of_hour * HOUR_MS + HOUR_MS * number // self.batches[hour]
-            made += [(f"soak-{hour}-{number}", at_ms)] * (2 if self._dice.random() < TWICE_SHARE else 1)
-        return made
+def _day(events: int, seed: int) -> list[list[tuple[str, int]]]:
+    """The batches of each hour: mark, and time of the first event; those that come twice are there twice."""
+    dice = random.Random(seed)
+    weights = [1.2 - math.cos(2 * math.pi * (hour - 3) / HOURS) for hour in range(HOURS)]
+    day = []
+    for hour, weight in enumerate(weights):
+        batches = max(1, round(events / BATCH * weight / sum(weights)))
+        marks: list[tuple[str, int]] = []
+        for number in range(batches):
+            late = dice.random() < LATE_SHARE
+            of_hour = max(0, hour - dice.randint(1, LATE_HOURS_MAX)) if late else hour
+            at_ms = END_MS + of_hour * HOUR_MS + HOUR_MS * number // batches
+            marks += [(f"soak-{hour}-{number}", at_ms)] * (2 if dice.random() < TWICE_SHARE else 1)
+        day.append(marks)
+    return day
 
 
 def run_soak(data: Path, keys: Keys, size: Size) -> Outcome:
     """A fifth of the world's events in a day; read back, then left alone."""
-    day = Day(size.events // 5, size.seed)
-    lines = [open_marks(json.dumps(sdk_event(place, size.profiles) | {"date": _AT})) for place in range(BATCH)]
+    day = _day(size.events // 5, size.seed)
+    lines = [json.dumps(sdk_event(place, size.profiles) | {"date": _AT}) for place in range(BATCH)]
     short = size.events < SMALL_EVENTS
     made: list[Contender] = []
     waits_ms: list[float] = []
@@ -63,15 +63,15 @@ def run_soak(data: Path, keys: Keys, size: Size) -> Outcome:
     with Server(data, keys) as server:
         with ExitStack() as stack, ThreadPoolExecutor(CONNECTIONS) as pool:
             wires = [stack.enter_context(server.wire()) for _ in range(CONNECTIONS)]
-            for hour in range(0, HOURS, 6 if short else 1):
-                marks = day.marks(hour)
+            for hour in range(0, HOURS, SAMPLE_HOURS if short else 1):
+                marks = day[hour]
                 shares = [(wire, marks[n::CONNECTIONS], lines) for n, wire in enumerate(wires)]
                 for waits in pool.map(_send, shares):
                     waits_ms += waits
                 sent += len(set(marks))
                 twice += len(marks) - len(set(marks))
-                _wait_stored(server)
-                if hour % 6 == 0:
+                wait_stored(data)
+                if hour % SAMPLE_HOURS == 0:
                     made.append(Contender(f"memory after hour {hour}", (server.memory_bytes()[1] / 1e6,), "MB"))
         made.append(Contender("acknowledgement p99", (quantile(tuple(waits_ms), 0.99),)))
         time.sleep(1.0 if short else QUIET_S)
@@ -99,11 +99,6 @@ def _send(share: tuple[Wire, list[tuple[str, int]], list[str]]) -> list[float]:
     return waits_ms
 
 
-def _wait_stored(server: Server) -> None:
-    while any((server.data / "log").glob("events-*.ndjson")):
-        time.sleep(0.02)
-
-
 def _busy_share(server: Server, seconds: float) -> float:
     """Of one processor."""
     before_s = server.processor_s()
@@ -112,7 +107,7 @@ def _busy_share(server: Server, seconds: float) -> float:
 
 
 def _stored_bytes(data: Path) -> int:
-    return sum(path.stat().st_size for path in data.glob("engine.duckdb*") if path.is_file())
+    return sum(path.stat().st_size for path in data.glob("engine.duckdb*"))
 
 
 def _write_anew(data: Path) -> tuple[int, int]:

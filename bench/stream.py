@@ -17,7 +17,7 @@ from typing import Any
 
 import duckdb
 
-from bench.intake import append_sql, open_by_hand
+from bench.intake import append_sql, open_by_hand, wait_stored
 from bench.measure import Contender, Outcome, quantile, same
 from bench.server import Keys, Server, Wire
 from bench.world import END_MS, Size
@@ -32,7 +32,6 @@ QUERIES_BESIDE = 4
 PAUSE_S = 0.2
 MARK = "%MARK%"
 """In the text of a batch: where its identities differ from those of others."""
-_MARK = "\0mark"
 _USERS_PATH = "/api/v2/product-analytics/users/query"
 EVENTS_PATH = "/api/v2/product-analytics/users/event_filtered_query"
 _KINDS = ("view", "action", "resource", "view", "error")
@@ -45,8 +44,8 @@ _MISSING = f"""
 def sdk_event(place: int, profiles: int) -> dict[str, Any]:
     """One event as an SDK sends it, its identity still open."""
     kind, user = _KINDS[place % len(_KINDS)], (place // 10 * 7919) % profiles
-    visit = f"{_MARK}-{place // 10}"
-    own = {"id": f"{_MARK}-{place}", "type": "click", "target": {"name": "Buy"}}
+    visit = f"{MARK}-{place // 10}"
+    own = {"id": f"{MARK}-{place}", "type": "click", "target": {"name": "Buy"}}
     event = {
         "type": kind,
         "date": END_MS + place,
@@ -69,12 +68,16 @@ def sdk_event(place: int, profiles: int) -> dict[str, Any]:
     return event | ({} if kind == "view" else {kind: own})
 
 
+def sdk_lines(batch: int, profiles: int) -> str:
+    """A batch as an SDK sends it, a line an event."""
+    return "\n".join(json.dumps(sdk_event(place, profiles)) for place in range(batch))
+
+
 class Senders:
     """Threads that send batches for some seconds; every batch has identities of its own."""
 
     def __init__(self, server: Server, batch: int, profiles: int) -> None:
-        lines = [json.dumps(sdk_event(place, profiles)) for place in range(batch)]
-        self._body = open_marks("\n".join(lines)).encode()
+        self._body = sdk_lines(batch, profiles).encode()
         self._server = server
         self.batch = batch
         self._turn = threading.Lock()
@@ -115,10 +118,6 @@ class Senders:
                     self.marks.append(mark)
 
 
-def open_marks(text: str) -> str:
-    return text.replace(json.dumps(_MARK)[1:-1], MARK)
-
-
 def _row(event: dict[str, Any]) -> dict[str, Any]:
     """The same event as a row of the table."""
     user, view = event["usr"], event["view"]
@@ -153,7 +152,7 @@ class ByHand:
 
     def run(self, senders: Senders, connections: int, seconds: float) -> float:
         """Events committed a second, for at most so long."""
-        rows = open_marks(json.dumps(newest_rows(senders.batch, self.profiles)))
+        rows = json.dumps(newest_rows(senders.batch, self.profiles))
         marks = list(senders.marks)
         started_s = time.perf_counter()
 
@@ -252,8 +251,7 @@ def _measure(
     started_s = time.perf_counter()
     rate = senders.run(connections, seconds, name.replace(" ", "-"))
     ended_s = time.perf_counter()
-    while any((server.data / "log").glob("events-*.ndjson")):
-        time.sleep(0.01)
+    wait_stored(server.data)
     drained_s = time.perf_counter()
     base = f"{name}, by hand"
     made.append(Contender(f"{name}, acknowledged", (rate,), "events/s", base))

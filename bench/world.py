@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from bench.server import Keys, Server
-from roster.engine.staging import DIGEST
+from roster.engine.places import DIGEST
 from roster.main import Product, SystemClock, open_product
 from roster.model.access import KeyKind
 from roster.operations.keys import create_key
@@ -204,7 +204,7 @@ def events_sql(size: Size, first: int, after: int) -> str:
                     AS ms,
                 {unit_sql("i", salt + 3)} AS kind, floor(200 * pow({unit_sql("i", salt + 4)}, 2))::INTEGER AS page
             FROM range({first}, {after}) AS numbers(i))
-        SELECT md5({size.seed} || ':' || i) AS event_id, {DIGEST.format("event_id")} AS digest,
+        SELECT md5({size.seed} || ':' || i) AS event_id, {DIGEST} AS digest,
             make_timestamp_ms(ms) AS "time",
             CASE WHEN kind < 0.6 THEN 'view' WHEN kind < 0.9 THEN 'action' ELSE 'error' END AS "type",
             'u' || u AS user_id, user_id AS resolved_user_id, {email_sql("u")} AS user_email,

@@ -22,7 +22,7 @@ import duckdb
 
 from roster.base.values import digest
 from roster.engine.connection import Duck
-from roster.engine.generations import Increment
+from roster.engine.generations import Increment, number
 from roster.engine.layouts import (
     ALL,
     LATER,
@@ -145,8 +145,7 @@ class Enriched:
                 return False
             touched = {relation: _touched(increment) for relation, increment in increments.items()}
             met = _meet(snapshot, plan, entity, touched)
-            profiles = snapshot.execute(f"SELECT count(*) FROM {entity}").fetchone()
-            if profiles is None or met > profiles[0] * INCREMENT_MAX:
+            if met > number(snapshot, f"SELECT count(*) FROM {entity}") * INCREMENT_MAX:
                 return False
             few = compute_few(snapshot, entity, plan, _MET)
             snapshot.execute(f'CREATE TABLE "{rows_of(name)}" AS {few.sql}', list(few.parameters))
@@ -190,13 +189,10 @@ class Enriched:
 
     def _renew(self, connection: duckdb.DuckDBPyConnection, rows: str, keys: str) -> None:
         """Renew profiles in a table, for the layouts over it; those whose plan is not known since a restart go."""
-        shown = []
         for layout in read_layouts(connection):
             if layout.rows == rows and layout.name not in self._plans:
                 drop_layout(connection, layout.name)
-        for layout in read_layouts(connection):
-            if layout.rows == rows:
-                shown.append((layout, self._plans[layout.name]))
+        shown = [(lay, self._plans[lay.name]) for lay in read_layouts(connection) if lay.rows == rows]
         if shown:
             renew(connection, shown[0][0].entity, shown, keys)
 
@@ -220,14 +216,14 @@ class Enriched:
                 if keys is not None:
                     connection.execute(f"INSERT INTO enriched_missed SELECT '{name}', key FROM ({keys})")
         found = connection.execute("SELECT DISTINCT name FROM enriched_source WHERE relation = ?", [relation])
-        for (name,) in found.fetchall():
-            for layout in read_layouts(connection):
-                if layout.name == name:
-                    keys = self._meeting(connection, layout.entity, self._plans.get(name), relation, touched)
-                    if keys is None:
-                        drop_layout(connection, name)
-                    else:
-                        self._renew(connection, layout.rows, keys)
+        names = {name for (name,) in found.fetchall()}
+        for layout in read_layouts(connection):
+            if layout.name in names:
+                keys = self._meeting(connection, layout.entity, self._plans.get(layout.name), relation, touched)
+                if keys is None:
+                    drop_layout(connection, layout.name)
+                else:
+                    self._renew(connection, layout.rows, keys)
 
     def _meeting(
         self,
@@ -251,8 +247,7 @@ def _meet(connection: duckdb.DuckDBPyConnection, plan: Plan, entity: Entity, tou
     """Keep the keys of the profiles that meet touched rows in `temp.met`; gives how many at most."""
     rendered = render(prune(meeting(plan, entity, touched)), DUCKDB)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE met AS {rendered.sql}", list(rendered.parameters))
-    found = connection.execute("SELECT count(*) FROM temp.met").fetchone()
-    return int(found[0]) if found else 0
+    return number(connection, "SELECT count(*) FROM temp.met")
 
 
 def _increments(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[str, Increment]:

@@ -19,7 +19,7 @@ from roster.engine.connection import Duck
 from roster.engine.event_files import stage_file
 from roster.engine.identity import learn, relearn, resolve_staged
 from roster.engine.lifecycle import DuckLifecycle
-from roster.engine.places import at_places
+from roster.engine.places import DIGEST, at_ids
 from roster.engine.profiles import (
     INPUTS,
     OWNER,
@@ -32,7 +32,7 @@ from roster.engine.profiles import (
     recompute,
 )
 from roster.engine.sessions import mark_all, mark_ended, note_stale, settle_portion
-from roster.engine.staging import COLUMNS, DIGEST, create_staging, stage_lines
+from roster.engine.staging import COLUMNS, create_staging, stage_lines
 from roster.engine.traits import learn_kinds, read_types
 from roster.engine.upgrades import upgrade
 from roster.engine.view_updates import merge_updates
@@ -48,10 +48,8 @@ _FIRST_ONLY = """
             SELECT rowid, row_number() OVER (PARTITION BY event_id ORDER BY v DESC NULLS LAST, n) AS place
             FROM staging WHERE NOT fresh)
         WHERE place > 1)"""
-_MAYBE_KNOWN = f"digest IN (SELECT {DIGEST.format('event_id')} FROM staging WHERE NOT fresh)"
-_KNOWN = """
-    CREATE OR REPLACE TEMP TABLE known AS
-    SELECT event_id FROM events WHERE event_id IN (SELECT event_id FROM staging WHERE NOT fresh) AND {}"""
+_STAGED_IDS = "SELECT event_id FROM staging WHERE NOT fresh"
+_KNOWN = "CREATE OR REPLACE TEMP TABLE known AS SELECT event_id FROM events WHERE {}"
 _REPLACED = f"""
     CREATE OR REPLACE TEMP TABLE replaced AS
     SELECT old.place, old.event_id, {SUBSUMED} AS subsumed, old.anonymous_id, old.resolved_user_id,
@@ -61,7 +59,7 @@ _REPLACED = f"""
 _ONLY_NEW = """
     DELETE FROM staging
     WHERE event_id IN (SELECT event_id FROM known) AND event_id NOT IN (SELECT event_id FROM replaced)"""
-_DERIVED = f"{OWNER} AS resolved_user_id, v, user_traits, account_traits, {DIGEST.format('event_id')} AS digest"
+_DERIVED = f"{OWNER} AS resolved_user_id, v, user_traits, account_traits, {DIGEST} AS digest"
 _DROP_OLD = "DELETE FROM events WHERE rowid IN (SELECT place FROM replaced)"
 
 _CHANGES = f"""
@@ -168,7 +166,7 @@ class DuckEvents(DuckLifecycle):
         merge_updates(connection)
         resolve_staged(connection)
         connection.execute(_FIRST_ONLY)
-        found_at = at_places(connection, "events", _MAYBE_KNOWN)
+        found_at = at_ids(connection, _STAGED_IDS)
         for statement in (_KNOWN.format(found_at), _REPLACED.format(found_at), _ONLY_NEW, _DROP_OLD):
             connection.execute(statement)
         stored = _count(connection, "staging")

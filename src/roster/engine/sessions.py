@@ -9,8 +9,7 @@ from __future__ import annotations
 import duckdb
 
 from roster.base.time import instant
-from roster.engine.places import at_places
-from roster.engine.staging import DIGEST
+from roster.engine.places import DIGEST, at_places
 from roster.model.schema import EVENT_COLUMNS
 
 IDLE_MS = 15 * 60 * 1000
@@ -104,7 +103,7 @@ _COMPUTE = f"""
 _COLUMNS = ", ".join((*_OF_USER, *_LATEST, "session_id"))
 _INSERT = f"""
     INSERT INTO events BY NAME
-    SELECT 'session:' || session_id AS event_id, {DIGEST.format("event_id")} AS digest, since AS time,
+    SELECT 'session:' || session_id AS event_id, {DIGEST} AS digest, since AS time,
         'session' AS type, {_COLUMNS},
         json_object('session', {_json(_SESSION)})::VARIANT AS rest,
         coalesce(user_id, (SELECT identities.user_id FROM identities

@@ -26,8 +26,6 @@ SPLIT = f"SELECT * EXCLUDE (said), said::VARIANT AS rest, {', '.join(f'{sql} AS 
 """Of rows with `said`: what staging holds of it."""
 VERSION = "coalesce(TRY_CAST(variant_extract(variant_extract(rest, '_dd'), 'document_version') AS BIGINT), 0)"
 """The version of a view, as its `rest` says it."""
-DIGEST = "md5_number_lower({0})"
-"""A number for an identity: to look through these takes a twentieth of the time of looking through texts."""
 _STAGE_LINES = f"""
     INSERT INTO staging BY NAME {SPLIT} FROM (
         SELECT k AS event_id, $first + row_number() OVER () AS n, coalesce(fresh, false) AS fresh, v,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import duckdb
 
 from roster.engine.identity import relearn
+from roster.engine.places import DIGEST
 from roster.engine.profiles import rebuild
 from roster.engine.sessions import mark_all
-from roster.engine.staging import DIGEST, SAID, VERSION
+from roster.engine.staging import SAID, VERSION
 from roster.engine.traits import learn_kinds
 
 _ADDED = {
@@ -29,7 +30,7 @@ def upgrade(connection: duckdb.DuckDBPyConnection) -> None:
     present = {name for (name,) in connection.execute(described).fetchall()}
     if "digest" not in present:
         connection.execute('ALTER TABLE events ADD COLUMN "digest" UBIGINT')
-        connection.execute(f"UPDATE events SET digest = {DIGEST.format('event_id')}")
+        connection.execute(f"UPDATE events SET digest = {DIGEST}")
     if "resolved_user_id" in present:
         return
     for table, columns in _ADDED.items():

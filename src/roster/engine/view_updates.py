@@ -12,8 +12,8 @@ from typing import Any
 
 import duckdb
 
-from roster.engine.places import at_places
-from roster.engine.staging import COLUMNS, DIGEST, SPLIT
+from roster.engine.places import at_ids
+from roster.engine.staging import COLUMNS, SPLIT
 from roster.intake.steps import Draft, lift_columns
 from roster.model.schema import EVENT_COLUMNS
 
@@ -29,9 +29,9 @@ _TOUCHED = """
 _NAMES = ", ".join(f'"{name}"' for name, _ in _LIFTED)
 _LINE = f"json_object('time', epoch_ms(time), 'columns', to_json(struct_pack({_NAMES})), 'rest', rest::JSON)"
 _LONE_IDS = "SELECT 'view:' || view_id AS event_id FROM parted ANTI JOIN view_parts USING (view_id)"
-_LONE = f"""digest IN (SELECT {DIGEST.format("event_id")} FROM ({_LONE_IDS}))
-    AND type = 'view' AND event_id IN ({_LONE_IDS})"""
-_KEEP_STORED = f"INSERT INTO view_parts SELECT view_id, coalesce(v, 0), true, {_LINE} FROM events WHERE "
+_KEEP_STORED = (
+    f"INSERT INTO view_parts SELECT view_id, coalesce(v, 0), true, {_LINE} FROM events WHERE type = 'view' AND "
+)
 _KEEP_STAGED = f"""
     INSERT INTO view_parts SELECT view_id, coalesce(v, 0), type = 'view', {_LINE}
     FROM staging WHERE type IN ('view', 'view_update') AND view_id IN (SELECT view_id FROM parted)"""
@@ -58,7 +58,7 @@ def merge_updates(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("DELETE FROM staging WHERE type = 'view_update'")  # of no view
         return
     first = connection.execute("SELECT min(n) FROM staging").fetchone()
-    connection.execute(_KEEP_STORED + at_places(connection, "events", _LONE))
+    connection.execute(_KEEP_STORED + at_ids(connection, _LONE_IDS))
     for statement in (_KEEP_STAGED, _DROP_STAGED, _DROP_OLD, _DROP_TWICE):
         connection.execute(statement)
     rows = connection.execute(
