@@ -98,10 +98,7 @@ class DuckTables:
             connection.close()
 
     def inspect_file(self, paths: Sequence[Path], format: str, known: Schema = ()) -> Schema:
-        """Column names as written and the narrowest type each column's values all fit.
-
-        `known`: columns whose rows stay beside those of the file; no type is narrower than theirs.
-        """
+        """Column names as written, with types; see the port."""
         with self._load() as (connection, folder), open_file(connection, paths, format, (), folder) as file:
             return infer_schema(connection, file, known)
 
