@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, settings
 
 from servers import Server
 
-settings.register_profile("roster", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("roster")
+ANY = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fixed", ANY, derandomize=True)
+settings.register_profile("random", ANY)
+settings.load_profile("fixed")
 
 LONGEST = (
     "http/test_fuzz.py",
