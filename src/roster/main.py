@@ -108,7 +108,8 @@ class Product:
             self.store, self.tables, engine, sources, vault, clock, folder.resolve() / "syncs", rules_of(settings)
         )
         self.jobs = BackgroundJobs(clock, settings.syncs_at_once + OTHER_WORKERS, prepare=step_behind)
-        self.syncs = Syncs(ports, self.jobs, pace_of(settings), notices_of(settings))
+        notices = notices_of(settings)
+        self.syncs = Syncs(ports, self.jobs, pace_of(settings), notices)
         self.uses = UseLog(self.store, clock, keep_ms=int(settings.uses_days * 86_400_000))
         self.retention = Retention(self.events, clock, settings.events_days)
         self.intake = intake_of(settings, clock)
@@ -126,6 +127,7 @@ class Product:
             uploads=folder / "uploads",
             sources=sources,
             syncs=self.syncs,
+            notices=notices,
             uses=self.uses,
             traces=traces_of(folder, self.applier, self.intake),
             intake=self.intake,
@@ -218,7 +220,7 @@ def source_limits(settings: Settings) -> SourceLimits:
 
 
 def notices_of(settings: Settings) -> Notices | None:
-    """Who is told when the state of a source changes; None for nobody."""
+    """Who is told of states of sources and sent members of segments; None for nobody."""
     if not settings.webhook_url:
         return None
     from roster.sources.notice import Webhook  # a tenth of a second that only servers with a webhook pay

@@ -103,7 +103,9 @@ class Settings(BaseSettings):
     )
     stale_after: float = Field(3.0, ge=1, description="intervals without a good sync after which a source is stale")
     runs_kept: int = Field(100, ge=1, description="ended runs kept for each source")
-    webhook_url: str = Field("", description="address that is told when the state of a source changes; empty: nobody")
+    webhook_url: str = Field(
+        "", description="address told when the state of a source changes, and sent segments on request; empty: none"
+    )
     webhook_secret: str = Field("", description="secret that signs what the webhook is told (HMAC-SHA256)")
 
     log_bytes_max: int = Field(1_073_741_824, ge=1, description="bytes of events acknowledged but not yet applied")

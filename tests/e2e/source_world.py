@@ -433,11 +433,12 @@ def _reset(one: socket.socket) -> None:
 
 @dataclass
 class Receiver:
-    """A webhook: keeps what it is told and how it was signed; answers 503 while it is down."""
+    """A webhook: keeps what it is told and how it was signed; answers 503 while it is down, or has taken enough."""
 
     url: str
     secret: str
     is_down: bool = False
+    takes: int | None = None
     refused: int = 0
     notices: list[dict[str, Any]] = field(default_factory=list)
 
@@ -459,7 +460,7 @@ def receiving(secret: str) -> Iterator[Receiver]:
             if not hmac.compare_digest(self.headers.get("x-roster-signature", ""), wanted):
                 wrong.append(body.decode())
                 status = 400
-            elif receiver.is_down:
+            elif receiver.is_down or len(receiver.notices) == receiver.takes:
                 receiver.refused += 1
                 status = 503
             else:

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import polars
 import pytest
 
+from e2e.source_world import Receiver, receiving
 from servers import Answered, Server
 
 pytestmark = pytest.mark.xdist_group("segment_members")
@@ -371,3 +373,82 @@ def test_all_of_it_takes_both_keys(shop: Server) -> None:
     paths += [("GET", f"{OURS}/x/{name}") for name in ("members", "why", "changes", "export")]
     for verb, path in paths:
         assert shop.ask(verb, path, keys=False, headers={"DD-API-KEY": shop.api_key}).status == 401
+
+
+# sending
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Iterator[tuple[Server, Receiver]]:
+    """2,500 users, every second with an e-mail, and a webhook."""
+    people = tmp_path / "people.csv"
+    rows = [f"2025-10-09T00:00:00Z,v{n},u{n:04},{f'u{n}@x.com' if n % 2 else ''}" for n in range(2500)]
+    people.write_text("\n".join(["time,id,user,mail", *rows]) + "\n")
+    columns = ["date=time", "view.id=id", "usr.id=user", "usr.email=mail", "type==view"]
+    with receiving("words") as receiver:
+        server = Server(tmp_path, webhook_url=receiver.url, webhook_secret=receiver.secret)
+        server.cli("load", str(people), *(w for c in columns for w in ("--map", c)))
+        with server:
+            yield server, receiver
+
+
+def send(server: Server, made: Answered, parameters: str = "") -> Answered:
+    return server.ask("POST", f"{OURS}/{made.json()['data']['id']}/send{parameters}")
+
+
+def test_all_members_are_sent_in_signed_portions_of_one_moment(crowd: tuple[Server, Receiver]) -> None:
+    server, receiver = crowd
+    made = create(server, "all", profiles=[{"name": "all", "query": "*"}])
+    answer = send(server, made, "?columns=user_id,user_email,first_seen")
+    assert answer.status == 200, answer.body
+    told = answer.json()["data"]
+    assert (told["attributes"]["sent"], told["attributes"]["portions"]) == (2500, 3)
+    portions = receiver.notices
+    assert [(p["place"], len(p["members"]), p["is_last"]) for p in portions] == [
+        (0, 1000, False),
+        (1, 1000, False),
+        (2, 500, True),
+    ]
+    shared = {"type", "sending_id", "segment_id", "segment", "version", "entity", "computed_at"}
+    assert all({name: p[name] for name in shared} == {name: portions[0][name] for name in shared} for p in portions)
+    assert portions[0]["sending_id"] == told["id"]
+    assert portions[0]["computed_at"] == told["attributes"]["computed_at"]
+    assert (portions[0]["type"], portions[0]["segment"], portions[0]["version"]) == ("segment_members", "all", 1)
+    members = [member for p in portions for member in p["members"]]
+    file = server.ask(
+        "GET", f"{OURS}/{portions[0]['segment_id']}/export?format=ndjson&columns=user_id,user_email,first_seen"
+    )
+    assert members == [json.loads(line) for line in file.body.splitlines()]
+    assert members[:2] == [
+        {"user_id": "u0000", "user_email": None, "first_seen": "2025-10-09T00:00:00.000Z"},
+        {"user_id": "u0001", "user_email": "u1@x.com", "first_seen": "2025-10-09T00:00:00.000Z"},
+    ]
+
+
+def test_a_segment_without_members_is_sent_as_one_empty_portion(crowd: tuple[Server, Receiver]) -> None:
+    server, receiver = crowd
+    answer = send(server, create(server, "none", profiles=[{"name": "none", "query": "user_id:nobody"}]))
+    assert answer.json()["data"]["attributes"]["sent"] == 0
+    assert [(p["members"], p["is_last"]) for p in receiver.notices] == [([], True)]
+
+
+def test_a_webhook_that_refuses_ends_a_sending_and_says_how_far_it_came(crowd: tuple[Server, Receiver]) -> None:
+    server, receiver = crowd
+    made = create(server, "all", profiles=[{"name": "all", "query": "*"}])
+    receiver.takes = 2
+    answer = send(server, made)
+    assert answer.status == 503
+    assert "answered 503 after 2,000 members were sent" in answer.body.decode()
+    assert [p["place"] for p in receiver.notices] == [0, 1]
+    receiver.takes = None
+    assert send(server, made).status == 200
+    assert len({p["sending_id"] for p in receiver.notices}) == 2
+
+
+def test_sending_needs_a_webhook_and_columns_that_are_there(shop: Server) -> None:
+    made = create(shop, "sent nowhere", profiles=[{"name": "all", "query": "*"}])
+    answer = send(shop, made)
+    assert answer.status == 409
+    assert "set webhook_url" in answer.body.decode()
+    assert send(shop, made, "?column=user_id").status == 400
+    assert shop.ask("POST", f"{OURS}/00000000-0000-0000-0000-000000000000/send").status == 404

@@ -63,6 +63,7 @@ class Door:
         self._heavy = CapacityLimiter(limits.queries_at_once)
         self._previews = CapacityLimiter(1)
         self._light = CapacityLimiter(limits.threads)
+        self._outside = CapacityLimiter(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Whatever no other route takes, in any verb."""
@@ -112,7 +113,7 @@ class Door:
                 await self._in_thread(self._light, lambda: admit(self._context, bare))
             body = await _read_body(wire, self._limits.body_bytes[operation.body_limit], operation.body_limit)
             request = replace(bare, body=body)
-            lane = self._heavy if operation.heavy else self._light
+            lane = self._heavy if operation.heavy else self._outside if operation.outside else self._light
             if operation.previewed:
                 request.only(*PREVIEW_PARAMETERS)
             if operation.previewed and request.flag("dry_run"):

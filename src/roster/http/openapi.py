@@ -44,6 +44,7 @@ OWN_SCHEMAS: dict[str, Any] = {
     "SegmentWhy": _data(_resource("segment_why")),
     "SegmentChanges": _data(_resource("segment_changes")),
     "SegmentFile": {"type": "string", "description": "the file, in the type that was asked for"},
+    "SegmentSent": _data(_resource("segment_sent")),
     "DeletedSegment": _data(_resource("deleted_segment")),
     "People": _data(_resource("people")),
     "SavedQueries": _data({"type": "array", "items": _resource("saved_query")}),
@@ -143,6 +144,7 @@ OWN_PARAMETERS = {
         _parameter("limit", "integer", "keys at most of those who entered, and of those who left"),
     ),
     "ExportSegment": (_parameter("format", "string", "csv, ndjson or parquet; csv by default"), COLUMNS),
+    "SendSegment": (COLUMNS,),
     "ListRumSegments": (
         _parameter("sort", "string", "name, created_at, modified_at or row_count, with - before it for descending"),
         _parameter("limit", "integer", "segments at most"),

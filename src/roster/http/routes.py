@@ -34,6 +34,7 @@ OWN_PATHS: dict[str, tuple[str, str, int]] = {
     "ExplainSegmentMember": ("GET", "/api/roster/segments/{segment_id}/why", 200),
     "ListSegmentChanges": ("GET", "/api/roster/segments/{segment_id}/changes", 200),
     "ExportSegment": ("GET", "/api/roster/segments/{segment_id}/export", 200),
+    "SendSegment": ("POST", "/api/roster/segments/{segment_id}/send", 200),
     "QueryPeople": ("POST", "/api/roster/people", 200),
     "ListSavedQueries": ("GET", "/api/roster/queries", 200),
     "GetSavedQuery": ("GET", "/api/roster/queries/{name}", 200),

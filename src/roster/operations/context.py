@@ -17,7 +17,21 @@ from roster.model.reference_table import Table
 from roster.model.schema import Entity
 from roster.model.sync import Run, Trigger
 from roster.model.use import Use
-from roster.ports import Answer, Budget, Cancel, Clock, Engine, Events, Lists, Loaded, Sources, Store, Tables, Vault
+from roster.ports import (
+    Answer,
+    Budget,
+    Cancel,
+    Clock,
+    Engine,
+    Events,
+    Lists,
+    Loaded,
+    Notices,
+    Sources,
+    Store,
+    Tables,
+    Vault,
+)
 from roster.query.plan import Plan
 
 
@@ -144,6 +158,8 @@ class Context:
     uploads: Path
     sources: Sources
     syncs: Desk
+    notices: Notices | None
+    """The webhook; None where none is set."""
     uses: Uses
     traces: Traces
     intake: Intake

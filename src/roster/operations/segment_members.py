@@ -1,9 +1,11 @@
-"""Owns the operations on the members of a segment: pages, files, and who entered and left since a time."""
+"""Owns the operations on the members of a segment: pages, files, sending, and who entered and left since a time."""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, cast
 
 from roster.analyses.member_pages import COLUMNS_MAX, compare_members, file_members, page_members
@@ -17,9 +19,11 @@ from roster.operations.profiles import shown
 from roster.operations.segment_answers import told
 from roster.operations.segment_snapshots import snapshots_of
 from roster.operations.segments import find_segment
-from roster.ports import FileFormat
+from roster.ports import Cancel, FileFormat, Notices, SentMembers
 
 LIMIT_DEFAULT = 100
+PORTION = 1000
+"""Members that are sent at once."""
 MEDIA = {
     "csv": "text/csv; charset=utf-8",
     "ndjson": "application/x-ndjson",
@@ -85,7 +89,8 @@ def export_members(context: Context, request: Request) -> Reply:
         raise Error(Code.INVALID, f"unknown format {format!r}", at="parameter format", hint=hint)
     world = event_world_of(context)
     plan, warnings = file_members(world, segment, columns)
-    content = context.engine.export(plan, cast("FileFormat", format), context.limits.budget(), request.cancel)
+    budget = context.limits.budget(request.caller.api_key_id)
+    content = context.engine.export(plan, cast("FileFormat", format), budget, request.cancel)
     headers = {
         "content-type": MEDIA[format],
         "content-disposition": f'attachment; filename="segment-{segment.id}.{format}"',
@@ -94,6 +99,65 @@ def export_members(context: Context, request: Request) -> Reply:
     if warnings:
         headers["x-roster-warnings"] = json.dumps(list(dict.fromkeys(warnings)))  # all ASCII
     return Reply(headers=headers, stream=content)
+
+
+def send_members(context: Context, request: Request) -> Reply:
+    """Send all members of a segment to the webhook, in portions of one moment; `columns` names attributes."""
+    request.only("columns")
+    segment, columns = _asked(context, request)
+    if context.notices is None:
+        raise Error(Code.CONFLICT, "there is no webhook to send to", hint="set webhook_url")
+    world = event_world_of(context)
+    plan, warnings = file_members(world, segment, columns)
+    budget = context.limits.budget(request.caller.api_key_id)
+    sending_id = context.clock.new_id()
+    sent = place = 0
+    for place, (members, is_last) in enumerate(
+        _portions(context.engine.export(plan, "ndjson", budget, request.cancel))
+    ):
+        portion = SentMembers(
+            sending_id=sending_id,
+            segment_id=segment.id,
+            segment=segment.name,
+            version=segment.version,
+            entity=segment.entity.value,
+            members=members,
+            place=place,
+            is_last=is_last,
+            computed_at_ms=world.now_ms,
+        )
+        _send(context.notices, portion, sent, request.cancel)
+        sent += len(members)
+    attributes = {"sent": sent, "portions": place + 1, "computed_at": iso_ms(instant(world.now_ms))}
+    return told({"id": sending_id, "type": "segment_sent", "attributes": attributes}, warnings)
+
+
+def _send(notices: Notices, portion: SentMembers, sent: int, cancel: Cancel | None) -> None:
+    """Errors: TIMEOUT when the caller has left, BUSY when the webhook does not take it."""
+    if cancel is not None and cancel.cancelled:
+        raise Error(Code.TIMEOUT, f"the caller left after {sent:,} members were sent")
+    try:
+        notices.tell(portion)
+    except Error as error:
+        hint = "send again: a sending without its last portion is to be forgotten"
+        raise Error(error.code, f"{error.message} after {sent:,} members were sent", hint=hint) from error
+
+
+def _portions(file: Iterator[bytes]) -> Iterator[tuple[tuple[dict[str, Any], ...], bool]]:
+    """The rows of a file of JSON lines in portions, each with whether it is the last; one without rows for none."""
+    rows = _rows(file)
+    portion = tuple(islice(rows, PORTION))
+    while following := tuple(islice(rows, PORTION)):
+        yield portion, False
+        portion = following
+    yield portion, True
+
+
+def _rows(file: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    rest = b""
+    for part in file:
+        *lines, rest = (rest + part).split(b"\n")
+        yield from map(json.loads, lines)
 
 
 def list_changes(context: Context, request: Request) -> Reply:

@@ -62,6 +62,7 @@ class Operation:
     takes no body, or takes raw bytes. `output` names a schema of the contract, None for an empty answer.
     `heavy` marks what runs on the engine and waits its turn. `admit` looks at a request before its body is
     read, and raises when there is no need to. A `previewed` one takes `dry_run` and then changes nothing.
+    An `outside` one waits for somebody outside: one at a time, so that nothing else waits behind it.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Operation:
     body_limit: str = "body_bytes_max"
     admit: Callable[[Context, Request], None] | None = None
     previewed: bool = False
+    outside: bool = False
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -348,6 +350,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("ExplainSegmentMember", segment_why.explain_membership, Right.READ, output="SegmentWhy", heavy=True),
     Operation("ListSegmentChanges", segment_members.list_changes, Right.READ, output="SegmentChanges", heavy=True),
     Operation("ExportSegment", segment_members.export_members, Right.READ, output="SegmentFile", heavy=True),
+    Operation("SendSegment", segment_members.send_members, Right.WRITE_SEGMENTS, output="SegmentSent", outside=True),
     Operation("DeleteRumSegment", segments.delete_segment, Right.WRITE_SEGMENTS, output="DeletedSegment"),
     Operation("QueryPeople", behind.query_people, Right.READ, bodies_static.PeopleBody, "People", heavy=True),
     Operation("ListSavedQueries", saved_queries.list_saved_queries, Right.READ, output="SavedQueries"),

@@ -16,7 +16,7 @@ from roster.ports.engine import (
 )
 from roster.ports.lists import KeptList, Lists
 from roster.ports.records import Clock, Store, Vault
-from roster.ports.sources import Jobs, Notice, Notices, Reading, Sources, Wanted
+from roster.ports.sources import Jobs, Notice, Notices, Reading, SentMembers, Sources, Wanted
 from roster.ports.tables import ANEW, Loaded, Merge, RowPage, Staged, Tables
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Progress",
     "Reading",
     "RowPage",
+    "SentMembers",
     "Sources",
     "Staged",
     "Store",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping as Map
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from roster.model.source import Origin
 from roster.model.sync import Fetched
@@ -68,10 +68,28 @@ class Notice:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class SentMembers:
+    """A portion of the members a segment has at a moment, each by the names of columns.
+
+    All portions of one sending bear its id; `place` counts them from 0.
+    """
+
+    sending_id: str
+    segment_id: str
+    segment: str
+    version: int
+    entity: str
+    members: tuple[Map[str, Any], ...]
+    place: int
+    is_last: bool
+    computed_at_ms: int
+
+
 class Notices(Protocol):
     """Tells somebody outside."""
 
-    def tell(self, notice: Notice) -> None:
+    def tell(self, notice: Notice | SentMembers) -> None:
         """Returns when it was taken. Error: BUSY when it was not."""
         ...
 

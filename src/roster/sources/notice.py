@@ -1,4 +1,4 @@
-"""Owns telling the webhook: one signed POST a notice. Tries once; whoever calls tries again."""
+"""Owns telling the webhook: one signed POST a notice or portion. Tries once; whoever calls tries again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx2
 
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
-from roster.ports import Notice
+from roster.ports import Notice, SentMembers
 
 TIMEOUT_S = 10.0
 SIGNATURE = "x-roster-signature"
@@ -24,7 +24,7 @@ class Webhook:
         self._url = url
         self._secret = secret.encode()
 
-    def tell(self, notice: Notice) -> None:
+    def tell(self, notice: Notice | SentMembers) -> None:
         """POST the notice as JSON, signed with HMAC-SHA256 over the body. Error: BUSY unless the answer is 2xx."""
         body = json.dumps(notice_body(notice), separators=(",", ":")).encode()
         headers = {"content-type": "application/json", SIGNATURE: sign(self._secret, body)}
@@ -40,11 +40,12 @@ class Webhook:
             raise Error(Code.BUSY, f"the webhook answered {status}")
 
 
-def notice_body(notice: Notice) -> dict[str, object]:
-    """What the webhook is sent."""
-    plain = {**asdict(notice), "connections": list(notice.connections)}
-    times = {name.removesuffix("_ms"): iso_ms(instant(plain.pop(name))) for name in ("since_ms", "at_ms")}
-    return {"type": "source_state", **plain, **times}
+def notice_body(notice: Notice | SentMembers) -> dict[str, object]:
+    """What the webhook is sent: times as text, under their names without the unit."""
+    plain = asdict(notice)
+    times = {name: iso_ms(instant(plain.pop(name))) for name in [*plain] if name.endswith("_ms")}
+    kind = "segment_members" if isinstance(notice, SentMembers) else "source_state"
+    return {"type": kind, **plain, **{name.removesuffix("_ms"): time for name, time in times.items()}}
 
 
 def sign(secret: bytes, body: bytes) -> str:
