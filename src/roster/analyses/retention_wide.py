@@ -25,7 +25,7 @@ from roster.model.schema import Type
 from roster.query.expr import Call, Column, Compare, Expr, Fn, HasBit, If, Literal, conjunction
 from roster.query.plan import Agg, Aggregate, Measure, Plan, Project
 
-PERIODS_MAX = 20
+PERIODS_MAX = 16
 """With more, a row an entity and period is quicker. At most BIT_MAX + 1."""
 _PLACE, _FIRST = Column("#place", Type.INTEGER), Column("#first", Type.INTEGER)
 _MASK, _ALIKE = Column("#mask", Type.INTEGER), Column("#alike", Type.INTEGER)
