@@ -41,8 +41,10 @@ class Settings(BaseSettings):
     answers_kept: int = Field(100, ge=0, description="answers to queries kept until the data changes")
     query_timeout_s: float = Field(30.0, gt=0, description="seconds one query may take")
     query_rows_max: int = Field(1_000_000, ge=1, description="rows one answer may have")
+    query_reads_max: int = Field(0, ge=0, description="rows one query may read in the time it asks for; 0: any number")
     query_timeout_s_of: dict[str, float] = Field({}, description="seconds of a query for some API keys, by id")
     query_rows_max_of: dict[str, int] = Field({}, description="rows of an answer for some API keys, by id")
+    query_reads_max_of: dict[str, int] = Field({}, description="rows a query may read for some API keys, by id")
     queries_at_once: int = Field(2, ge=1, description="queries that run at the same time; more wait")
     threads: int = Field(32, ge=1, description="other requests worked on at the same time")
 

@@ -42,7 +42,7 @@ class Slow:
         return [Answer(SCHEMA, [(self.runs,)] * self.rows)]
 
     def explain(self, plan: Plan, budget: Budget) -> Explanation:
-        return Explanation(plan, "", (), "")
+        return Explanation(plan, "", (), "", ())
 
     def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
         raise AssertionError

@@ -15,14 +15,16 @@ import duckdb
 from roster.base.errors import Code, Error
 from roster.engine.connection import Duck
 from roster.engine.enriched import Enriched
+from roster.engine.generations import number
 from roster.engine.newest import group_newest
 from roster.engine.past import spare_search
 from roster.model.schema import Entity
 from roster.ports import Answer, Budget, Cancel, Explanation, FileFormat
 from roster.query.dialect import DUCKDB
 from roster.query.plan import Plan, schema_of
-from roster.query.rewrite import rewrite_all
-from roster.query.sql import Rendered, render
+from roster.query.reads import count_reads
+from roster.query.rewrite import prune, rewrite_all
+from roster.query.sql import render
 
 INTERRUPT_EVERY_S = 0.02
 PORTION_BYTES = 262_144
@@ -49,7 +51,11 @@ class DuckEngine:
         """Answers in the order of `plans`, all of one snapshot. Errors: see the port."""
         with self._within(budget, cancel) as connection:
             connection.execute("BEGIN TRANSACTION READ ONLY")
-            return [self._answer(connection, plan, budget) for plan in plans]
+            settled = self._admit(connection, plans, budget)
+            return [
+                Answer(schema_of(plan), _fetch(connection, made, budget))
+                for plan, made in zip(plans, settled, strict=True)
+            ]
 
     @contextmanager
     def _within(self, budget: Budget, cancel: Cancel | None) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -77,18 +83,12 @@ class DuckEngine:
             timer.cancel()
             ending.close()
 
-    def _answer(self, connection: duckdb.DuckDBPyConnection, plan: Plan, budget: Budget) -> Answer:
-        rendered = self._render(connection, plan)
-        rows: list[tuple[Any, ...]] = connection.execute(rendered.sql, list(rendered.parameters)).fetchmany(
-            budget.rows_max + 1
-        )
-        if len(rows) > budget.rows_max:
-            hint = f"at most {budget.rows_max} rows (setting query_rows_max)"
-            raise Error(Code.TOO_LARGE, "the answer has too many rows", hint=hint)
-        return Answer(schema_of(plan), rows)
-
-    def _render(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> Rendered:
-        return render(self._settle(connection, plan), DUCKDB)
+    def _admit(self, connection: duckdb.DuckDBPyConnection, plans: Sequence[Plan], budget: Budget) -> list[Plan]:
+        """The plans as they will run. Error: TOO_LARGE when they read more rows than the budget allows."""
+        settled = [self._settle(connection, plan) for plan in plans]
+        if budget.reads_max:
+            _refuse_reads([read for plan in settled for read in _count_reads(connection, plan)], budget)
+        return settled
 
     def _settle(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> Plan:
         return group_newest(rewrite_all(spare_search(connection, self._enriched.read(connection, plan))))
@@ -99,8 +99,9 @@ class DuckEngine:
             settled = self._settle(connection, plan)
             rendered = render(settled, DUCKDB)
             rows = connection.execute("EXPLAIN " + rendered.sql, list(rendered.parameters)).fetchall()
+            reads = _count_reads(connection, settled)
         physical = "\n".join(str(text) for _, text in rows)
-        return Explanation(settled, rendered.sql, rendered.parameters, physical)
+        return Explanation(settled, rendered.sql, rendered.parameters, physical, reads)
 
     def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
         """The rows of a plan as a file; see the port. It is written whole first, so that errors come before bytes."""
@@ -117,13 +118,41 @@ class DuckEngine:
             target = str(path).replace("'", "''")
             with self._within(budget, cancel) as connection:
                 connection.execute("BEGIN TRANSACTION READ ONLY")
-                made = self._render(connection, plan)
+                made = render(self._admit(connection, [plan], budget)[0], DUCKDB)
                 connection.execute(f"COPY ({made.sql}) TO '{target}' ({_OPTIONS[format]})", list(made.parameters))
             yield path
 
     def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
         """Keep the profiles of `entity`, joined as in each plan, ready to read; see the port."""
         self._enriched.keep(entity, plans)
+
+
+def _fetch(connection: duckdb.DuckDBPyConnection, settled: Plan, budget: Budget) -> list[tuple[Any, ...]]:
+    rendered = render(settled, DUCKDB)
+    rows: list[tuple[Any, ...]] = connection.execute(rendered.sql, list(rendered.parameters)).fetchmany(
+        budget.rows_max + 1
+    )
+    if len(rows) > budget.rows_max:
+        hint = f"at most {budget.rows_max} rows (setting query_rows_max)"
+        raise Error(Code.TOO_LARGE, "the answer has too many rows", hint=hint)
+    return rows
+
+
+def _count_reads(connection: duckdb.DuckDBPyConnection, settled: Plan) -> tuple[tuple[str, int], ...]:
+    reads = []
+    for relation, counted in count_reads(settled):
+        rendered = render(prune(counted), DUCKDB)
+        reads.append((relation, number(connection, rendered.sql, *rendered.parameters)))
+    return tuple(reads)
+
+
+def _refuse_reads(reads: Sequence[tuple[str, int]], budget: Budget) -> None:
+    """Error: TOO_LARGE."""
+    total = sum(rows for _, rows in reads)
+    if total > budget.reads_max:
+        told = ", ".join(f"{rows:,} of {relation}" for relation, rows in reads)
+        hint = f"at most {budget.reads_max:,} rows (setting query_reads_max): ask for less time"
+        raise Error(Code.TOO_LARGE, f"the query would read {total:,} rows ({told})", hint=hint)
 
 
 def _bytes_of(file: BinaryIO) -> Iterator[bytes]:

@@ -41,8 +41,10 @@ class Limits:
 
     query_timeout_s: float
     query_rows_max: int
+    query_reads_max: int
     query_timeout_s_of: Map[str, float]
     query_rows_max_of: Map[str, int]
+    query_reads_max_of: Map[str, int]
     profiles_limit_default: int
     profiles_limit_max: int
     search_terms_max: int
@@ -62,6 +64,7 @@ class Limits:
         return Budget(
             timeout_s=self.query_timeout_s_of.get(key_id, self.query_timeout_s),
             rows_max=self.query_rows_max_of.get(key_id, self.query_rows_max),
+            reads_max=self.query_reads_max_of.get(key_id, self.query_reads_max),
         )
 
     def alias_ms(self) -> int:

@@ -224,6 +224,7 @@ def explanation(context: Context, plans: Sequence[Plan], warnings: Sequence[str]
                 "sql": made.sql,
                 "parameters": [shown(p) for p in made.parameters],
                 "physical": made.physical,
+                "reads": [{"relation": relation, "rows": rows} for relation, rows in made.reads],
             }
         )
     return Reply(envelope("explanation", "explanation", {"queries": steps}, warnings))

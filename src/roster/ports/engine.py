@@ -37,10 +37,11 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one query may use: seconds of wall time and rows of answer."""
+    """What one query may use: seconds of wall time, rows of answer, and rows it reads, 0 for any number."""
 
     timeout_s: float
     rows_max: int
+    reads_max: int = 0
 
 
 FileFormat = Literal["csv", "ndjson", "parquet"]
@@ -56,12 +57,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What the engine would do: the plan it settled on, its SQL, the bound values, its own plan."""
+    """What the engine would do: the plan it settled on, its SQL, the bound values, its own plan.
+
+    `reads`: relations, each with the rows there are in the time asked for, as often as the plan reads it.
+    """
 
     plan: Plan
     sql: str
     parameters: tuple[Any, ...]
     physical: str
+    reads: tuple[tuple[str, int], ...]
 
 
 class Engine(Protocol):
