@@ -129,10 +129,10 @@ def _misfits_before(connection: duckdb.DuckDBPyConnection, table: Table, merge: 
             cell = quoted(column.name)
             filled = bare(cell) if stored is Type.STRING else cell
             value = turned(stored, column.type, cell)
-            same = (
-                value if stored is not Type.INTEGER else f"nullif({turned(column.type, stored, value)} = {cell}, false)"
-            )
-            tests[i] = f"coalesce(bool_or({filled} IS NOT NULL AND {same} IS NULL), false)"
+            is_kept = f"{value} IS NOT NULL"
+            if stored is Type.INTEGER:  # past 2^53 the nearest NUMBER may be another
+                is_kept = f"{turned(column.type, stored, value)} IS NOT DISTINCT FROM {cell}"
+            tests[i] = f"coalesce(bool_or({filled} IS NOT NULL AND NOT ({is_kept})), false)"
     if not tests:
         return set()
     kept = f"FROM ({before.sql}) ANTI JOIN temp.kept USING (_id)"

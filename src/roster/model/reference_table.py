@@ -142,14 +142,14 @@ def normalise_names(names: list[str]) -> list[str]:
 
 def column_names(headers: Sequence[str]) -> list[str]:
     """Headers of a source as column names: normalised where that is possible, else as written; all distinct."""
-    return number_duplicates([_normal_or_written(header) for header in headers])
+    return number_duplicates([_normal_or(header, header) for header in headers])
 
 
-def _normal_or_written(header: str) -> str:
+def _normal_or(header: str, otherwise: str) -> str:
     try:
         return normalise_name(header)
     except Error:
-        return header
+        return otherwise
 
 
 def number_duplicates(names: list[str]) -> list[str]:
@@ -188,7 +188,8 @@ def match_headers(headers: Sequence[str], columns: Schema) -> list[int]:
 
     Headers of no column are passed over. Error: INVALID for a column that has no header.
     """
-    normal = number_duplicates([_normal_or_empty(header) for header in headers])
+    # only a column that is asked for must have a name
+    normal = number_duplicates([_normal_or(header, "") for header in headers])
     positions = []
     for column in columns:
         exact = [i for i, header in enumerate(headers) if header == column.name]
@@ -205,14 +206,7 @@ def same_headers(left: Sequence[str], right: Sequence[str]) -> bool:
     if len(left) != len(right):
         return False
     pairs = zip(left, right, strict=True)
-    return all(a.strip() == b.strip() or (_normal_or_empty(a) == _normal_or_empty(b) != "") for a, b in pairs)
-
-
-def _normal_or_empty(header: str) -> str:
-    try:
-        return normalise_name(header)
-    except Error:  # only a column that is asked for must have a name
-        return ""
+    return all(a.strip() == b.strip() or (_normal_or(a, "") == _normal_or(b, "") != "") for a, b in pairs)
 
 
 def check_values(table: Table, row: Row, at: str) -> Row:

@@ -20,6 +20,7 @@ from roster.operations.segment_answers import told
 from roster.operations.segment_snapshots import snapshots_of
 from roster.operations.segments import find_segment
 from roster.ports import Cancel, FileFormat, Notices, SentMembers
+from roster.query.plan import Plan
 
 LIMIT_DEFAULT = 100
 PORTION = 1000
@@ -89,8 +90,7 @@ def export_members(context: Context, request: Request) -> Reply:
         raise Error(Code.INVALID, f"unknown format {format!r}", at="parameter format", hint=hint)
     world = event_world_of(context)
     plan, warnings = file_members(world, segment, columns)
-    budget = context.limits.budget(request.caller.api_key_id)
-    content = context.engine.export(plan, cast("FileFormat", format), budget, request.cancel)
+    content = _export(context, request, plan, cast("FileFormat", format))
     headers = {
         "content-type": MEDIA[format],
         "content-disposition": f'attachment; filename="segment-{segment.id}.{format}"',
@@ -101,6 +101,10 @@ def export_members(context: Context, request: Request) -> Reply:
     return Reply(headers=headers, stream=content)
 
 
+def _export(context: Context, request: Request, plan: Plan, format: FileFormat) -> Iterator[bytes]:
+    return context.engine.export(plan, format, context.limits.budget(request.caller.api_key_id), request.cancel)
+
+
 def send_members(context: Context, request: Request) -> Reply:
     """Send all members of a segment to the webhook, in portions of one moment; `columns` names attributes."""
     request.only("columns")
@@ -109,12 +113,9 @@ def send_members(context: Context, request: Request) -> Reply:
         raise Error(Code.CONFLICT, "there is no webhook to send to", hint="set webhook_url")
     world = event_world_of(context)
     plan, warnings = file_members(world, segment, columns)
-    budget = context.limits.budget(request.caller.api_key_id)
     sending_id = context.clock.new_id()
     sent = place = 0
-    for place, (members, is_last) in enumerate(
-        _portions(context.engine.export(plan, "ndjson", budget, request.cancel))
-    ):
+    for place, (members, is_last) in enumerate(_portions(_export(context, request, plan, "ndjson"))):
         portion = SentMembers(
             sending_id=sending_id,
             segment_id=segment.id,

@@ -292,7 +292,12 @@ def columns_of(expr: Expr) -> frozenset[str]:
             return columns_of(item)
 
 
+def conjuncts(item: Expr) -> tuple[Expr, ...]:
+    """What must all be true for the item to be."""
+    return item.items if isinstance(item, And) else (item,)
+
+
 def conjunction(*items: Expr) -> Expr:
     """The items joined by And, flattened, trivial ones left out."""
-    flat = [part for item in items for part in (item.items if isinstance(item, And) else (item,))]
+    flat = [part for item in items for part in conjuncts(item)]
     return flat[0] if len(flat) == 1 else And(tuple(flat))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from roster.model.schema import Type
-from roster.query.expr import And, Column, Compare, Expr, Literal, conjunction
+from roster.query.expr import Column, Compare, Expr, Literal, conjunction, conjuncts
 from roster.query.plan import Agg, Aggregate, Filter, Measure, Plan, Read, inputs_of
 
 
@@ -19,18 +19,14 @@ def _reads(plan: Plan, when: tuple[Expr, ...]) -> Iterator[tuple[str, Plan]]:
         case Read(relation):
             yield relation, Filter(plan, conjunction(*when)) if when else plan
         case Filter(input, where):
-            yield from _reads(input, (*when, *(part for part in _parts(where) if _is_about_time(part))))
+            yield from _reads(input, (*when, *(part for part in conjuncts(where) if _is_about_time(part))))
         case _:
             for input in inputs_of(plan):
                 yield from _reads(input, ())
 
 
-def _parts(where: Expr) -> tuple[Expr, ...]:
-    return where.items if isinstance(where, And) else (where,)
-
-
 def _is_about_time(part: Expr) -> bool:
-    """Whether it bounds a stored time: rows that lie together in time, and blocks of them are passed over."""
+    """Whether it bounds a stored time: blocks of rows outside are passed over."""
     match part:
         case Compare(_, Column(_, Type.TIMESTAMP), Literal()):
             return True

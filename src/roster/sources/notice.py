@@ -43,9 +43,9 @@ class Webhook:
 def notice_body(notice: Notice | SentMembers) -> dict[str, object]:
     """What the webhook is sent: times as text, under their names without the unit."""
     plain = asdict(notice)
-    times = {name: iso_ms(instant(plain.pop(name))) for name in [*plain] if name.endswith("_ms")}
+    times = {name.removesuffix("_ms"): iso_ms(instant(plain.pop(name))) for name in [*plain] if name.endswith("_ms")}
     kind = "segment_members" if isinstance(notice, SentMembers) else "source_state"
-    return {"type": kind, **plain, **{name.removesuffix("_ms"): time for name, time in times.items()}}
+    return {"type": kind, **plain, **times}
 
 
 def sign(secret: bytes, body: bytes) -> str:
