@@ -139,7 +139,7 @@ def _run_paired(world: World, copy: Path, chosen: tuple[str, ...], rounds: int) 
             for read in reads:
                 yield run_read(read, product.context, connection, wire, world.table_id, rounds)
             for analysis in analyses:
-                yield run_analysis(analysis, product.context, connection, wire, rounds)
+                yield run_analysis(analysis, product.context, connection, server, wire, rounds)
             if "previews" in chosen:
                 yield run_previews(connection, server, wire, world.table_id, rounds)
             if "update" in chosen:

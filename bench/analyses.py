@@ -122,12 +122,16 @@ def _daily(value: str, variant: str) -> str:
         GROUP BY ALL ORDER BY 1, 3"""
 
 
+def step_views(count: int) -> list[str]:
+    """The view that each step of a funnel is."""
+    return [*VIEWS, *(f"/product/{n}" for n in range(3, 3 + 47))][:count]
+
+
 def _steps(count: int) -> list[tuple[str, str, str]]:
     """Alias, search and SQL condition of each step."""
-    views = [*VIEWS, *(f"/product/{n}" for n in range(3, 3 + 47))][:count]
     return [
         (f"s{n}", f'@type:view @view.name:"{v}"', f"(e.type = 'view' AND e.view_name = '{v}')")
-        for n, v in enumerate(views)
+        for n, v in enumerate(step_views(count))
     ]
 
 

@@ -14,7 +14,7 @@ import duckdb
 from bench.analyses import Analysis
 from bench.measure import Contender, Outcome, alternate, same
 from bench.reads import ENGINE, HTTP, Recorder
-from bench.server import Wire
+from bench.server import PEAK, Server, Wire
 from roster.http.routes import bindings
 from roster.operations.context import Context, Request
 from roster.operations.keys import LOCAL
@@ -23,7 +23,12 @@ BY_HAND = "SQL by hand"
 
 
 def run_analysis(
-    analysis: Analysis, context: Context, connection: duckdb.DuckDBPyConnection, wire: Wire, rounds: int
+    analysis: Analysis,
+    context: Context,
+    connection: duckdb.DuckDBPyConnection,
+    server: Server,
+    wire: Wire,
+    rounds: int,
 ) -> Outcome:
     """One workload, every way."""
     operation = next(b.operation for b in bindings() if b.path == analysis.path and b.operation)
@@ -44,13 +49,15 @@ def run_analysis(
         _rounded([told(a.rows) for a in context.engine.run(plans, budget)]),
         _rounded(found),
     )
+    server.forget_peak()
     wire.send(packed)
     samples = alternate(
         {HTTP: lambda: wire.send(packed), ENGINE: lambda: context.engine.run(plans, budget), BY_HAND: execute}, rounds
     )
     bases = {HTTP: BY_HAND, ENGINE: BY_HAND, BY_HAND: None}
-    contenders = tuple(Contender(name, samples[name], base=base) for name, base in bases.items())
-    return Outcome(analysis.name, f"{analysis.note}; {len(found[-1])} equal rows", contenders)
+    contenders = [Contender(name, samples[name], base=base) for name, base in bases.items()]
+    contenders.append(Contender(PEAK, (server.peak_bytes()[0] / 1e6,), "MB"))
+    return Outcome(analysis.name, f"{analysis.note}; {len(found[-1])} equal rows", tuple(contenders))
 
 
 def _rounded(answers: list[list[tuple[Any, ...]]]) -> list[list[tuple[Any, ...]]]:

@@ -1,4 +1,4 @@
-"""Owns the engines workload: some analyses through our door, and the same by SQL on PostgreSQL and on chDB.
+"""Owns the engines workload: the analyses through our door, and the same by SQL on PostgreSQL and on chDB.
 
 Both get the columns that matter, in their own best form, and nothing else. PostgreSQL's programs must be
 installed; chDB comes from the package index, into an environment of its own.
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,22 +20,14 @@ from typing import Any
 import duckdb
 from tests.services import Service, postgres
 
-from bench.analyses import ANALYSES, CELLS, COLUMNS, FROM_MS, GROUPS, MONDAY_MS, PERSON, TO_MS, WEEK_MS, WEEKS
+from bench.analyses import ANALYSES
+from bench.elsewhere import CLICKHOUSE, POSTGRES, SHARED, statement, told
 from bench.measure import Contender, Outcome, alternate, same
-from bench.queries import ENRICHED
 from bench.reads import HTTP
 from bench.server import Keys, Server
-from bench.world import DAY_MS
 
 CHDB = "chdb==4.4.0"
 ROUNDS_MAX = 5
-POSTGRES, CLICKHOUSE = "PostgreSQL", "chDB"
-SHARED = {
-    "events": f"""SELECT epoch_us(time) AS us, type, view_name AS view, session_id AS session, {PERSON} AS person,
-        resolved_user_id AS user_id, event_id AS id FROM events e""",
-    "users": f'SELECT user_id, "crm.tier" AS tier FROM {ENRICHED}',
-}
-"""What both get of our data."""
 MADE = {
     POSTGRES: """CREATE TABLE events (us bigint, type text, view text, session text, person text, user_id text,
             id text);
@@ -50,58 +43,6 @@ MADE = {
 }
 SETTINGS = "SET work_mem = '2GB'; SET max_parallel_workers_per_gather = 2; SET jit = off; "
 """Of PostgreSQL."""
-
-_VIEWS = f"type = 'view' AND us >= {FROM_MS * 1000} AND us < {TO_MS * 1000}"
-_DAY = {
-    POSTGRES: f"(us - {FROM_MS * 1000}) / {DAY_MS * 1000}",
-    CLICKHOUSE: f"intDiv(us - {FROM_MS * 1000}, {DAY_MS * 1000})",
-}
-_TIERS = f"""SELECT coalesce(u.tier, 'N/A') AS tier, {{value}} AS n FROM {{b}}events e
-    LEFT JOIN {{b}}users u ON u.user_id = e.user_id WHERE {_VIEWS} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {GROUPS}"""
-_WEEK_US = WEEK_MS * 1000
-_WEEKS = f"type = 'view' AND us >= {MONDAY_MS * 1000} AND us < {MONDAY_MS * 1000 + WEEKS * _WEEK_US}"
-_LINKS = f"""WITH found AS (SELECT session AS k, us, id, view AS v FROM {{b}}events
-        WHERE {_VIEWS} AND view IS NOT NULL AND session IS NOT NULL),
-    beside AS (SELECT k, us, id, v, {{lag}} AS before FROM found),
-    changes AS (SELECT v, row_number() OVER w AS n, {{lead}} AS after FROM beside
-        WHERE before IS NULL OR before <> v WINDOW w AS (PARTITION BY k ORDER BY us, id{{all}}))
-    SELECT n + 1 AS place, count(*) FROM changes WHERE n <= {COLUMNS + 1} AND after IS NOT NULL GROUP BY 1 ORDER BY 1"""
-
-
-def _masks(kind: str) -> str:
-    """The sizes of the cohorts, then who returns: from a mask of weeks for each person."""
-    week = {
-        POSTGRES: f"bit_or(1 << ((us - {MONDAY_MS * 1000}) / {_WEEK_US})::int)",
-        CLICKHOUSE: f"groupBitOr(bitShiftLeft(toUInt32(1), intDiv(us - {MONDAY_MS * 1000}, {_WEEK_US})))",
-    }[kind]
-    has = "(m & {0}) > 0" if kind == POSTGRES else "bitAnd(m, {0}) > 0"
-    both = [f"{has.format(1 << n)} AND {has.format(1 << k)}" for n, k in CELLS]
-    sums = [f"sum(CASE WHEN {one} THEN n ELSE 0 END)" for one in both]
-    people = f"SELECT person, {week} AS m FROM {{b}}events WHERE {_WEEKS} AND person IS NOT NULL GROUP BY 1"
-    return f"SELECT {', '.join(sums)} FROM (SELECT m, count(*) AS n FROM ({people}) p GROUP BY m) q"
-
-
-def _links(kind: str) -> str:
-    if kind == POSTGRES:
-        lag, lead, every = "lag(v) OVER (PARTITION BY k ORDER BY us, id)", "lead(v) OVER w", ""
-    else:  # its lag and lead look within a frame, and give an empty text past its end unless a null is asked for
-        every = " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING"
-        lag = f"lagInFrame(toNullable(v), 1, NULL) OVER (PARTITION BY k ORDER BY us, id{every})"
-        lead = "leadInFrame(toNullable(v), 1, NULL) OVER w"
-    return _LINKS.replace("{lag}", lag).replace("{lead}", lead).replace("{all}", every)
-
-
-ASKED: dict[str, Callable[[str], str]] = {
-    "count_plain": lambda kind: f"SELECT count(*) FROM {{b}}events WHERE {_VIEWS}",
-    "users_plain": lambda kind: f"SELECT count(DISTINCT user_id) FROM {{b}}events WHERE {_VIEWS}",
-    "users_daily_plain": lambda kind: (
-        f"SELECT {_DAY[kind]}, count(DISTINCT user_id) FROM {{b}}events WHERE {_VIEWS} GROUP BY 1 ORDER BY 1"
-    ),
-    "count_group": lambda kind: _TIERS.replace("{value}", "count(*)"),
-    "retention_plain": _masks,
-    "pathways_session_plain": _links,
-}
-"""The SQL of each analysis, by kind; `{b}` stands for the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,24 +108,23 @@ def run_engines(data: Path, keys: Keys, rounds: int) -> Iterator[Outcome]:
         for name, sql in SHARED.items():
             ours.execute(f"COPY ({sql}) TO '{folder / name}.parquet' (FORMAT parquet)")
             ours.execute(f"COPY ({sql}) TO '{folder / name}.csv' (FORMAT csv, HEADER false)")
-        asked = [analysis for analysis in ANALYSES if analysis.name in ASKED]
-        by_hand = {a.name: [list(row) for row in ours.execute(a.by_hand[0]).fetchall()] for a in asked}
+        by_hand = {a.name: told(a, [ours.execute(sql).fetchall() for sql in a.by_hand]) for a in ANALYSES}
     paths = {name: str(folder / name) for name in SHARED}
     with ExitStack() as stack:
         psql, chdb = Psql(stack.enter_context(postgres())), stack.enter_context(Chdb(folder / "chdb"))
         psql.ask(MADE[POSTGRES].format(**paths))
-        for statement in MADE[CLICKHOUSE].format(**paths).split(";")[:-1]:
-            chdb.ask(statement)
+        for made in MADE[CLICKHOUSE].format(**paths).split(";")[:-1]:
+            chdb.ask(made)
         wire = stack.enter_context(stack.enter_context(Server(data, keys)).wire())
-        for analysis in asked:
-            sql = {kind: ASKED[analysis.name](kind) for kind in (POSTGRES, CLICKHOUSE)}
-            for engine, statement in ((psql, sql[POSTGRES]), (chdb, sql[CLICKHOUSE])):
-                same(f"engines, {analysis.name}", engine.ask(statement), by_hand[analysis.name])
+        for analysis in ANALYSES:
+            ways = {kind: statement(analysis, kind) for kind in (POSTGRES, CLICKHOUSE)}
+            for engine, asked in ((psql, ways[POSTGRES]), (chdb, ways[CLICKHOUSE])):
+                same(f"engines, {analysis.name}", engine.ask(asked), by_hand[analysis.name])
             packed = wire.pack("POST", analysis.path, analysis.body)
             works: dict[str, Callable[[], object]] = {
-                HTTP: lambda packed=packed: wire.send(packed),
-                POSTGRES: lambda asked=sql[POSTGRES]: psql.ask(asked),
-                CLICKHOUSE: lambda asked=sql[CLICKHOUSE]: chdb.ask(asked),
+                HTTP: partial(wire.send, packed),
+                POSTGRES: partial(psql.ask, ways[POSTGRES]),
+                CLICKHOUSE: partial(chdb.ask, ways[CLICKHOUSE]),
             }
             samples = alternate(works, min(rounds, ROUNDS_MAX), warm_rounds=1)
             contenders = [

@@ -39,6 +39,7 @@ class Recorder:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.export = engine.export
         self.plans: tuple[Plan, ...] = ()
 
     def run(self, plans: Sequence[Plan], budget: Budget, cancel: Cancel | None = None) -> list[Answer]:

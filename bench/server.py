@@ -16,6 +16,7 @@ from typing import Any
 
 NO_LIMITS = dict.fromkeys(("audience_read", "audience_write", "reference_tables_write", "events"), "1000000/second")
 IDLE_MAX_S = 2.0
+PEAK = "memory of the server, highest"
 
 
 @dataclass(frozen=True, slots=True)

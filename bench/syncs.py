@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.measure import Outcome, same, time_ms
-from bench.server import Keys, Server
+from bench.server import PEAK, Keys, Server
 from bench.sync_by_hand import ByHand
 from bench.sync_readers import NOTE, against_before, sync_beside
 from bench.sync_runs import Samples, Syncing, contenders, take, take_by_cursor, take_steps
@@ -94,7 +94,7 @@ class _Bench:
         take(samples, WHOLE, synced.whole_ms())
         take(samples, COMMIT, synced.commit_ms())
         take_steps(samples, "step", synced)
-        take(samples, "memory of the server, highest", synced.server_mb)
+        take(samples, PEAK, synced.server_mb)
         take(samples, "memory of the reading process, highest", synced.child_mb)
 
     def _take_hand(self, samples: Samples) -> None:

@@ -11,6 +11,8 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +31,8 @@ END_MS = 1_793_491_200_000
 """2026-11-01: the newest event; the oldest is 90 days before."""
 DAY_MS = 86_400_000
 CHUNK = 1_000_000
+WRITERS = 2
+"""The numbers that events are made of come from one thread of the engine each."""
 CONNECTION = "crm"
 MAPPING = "/api/v2/product-analytics/users/mapping/connection"
 QUERY = "/api/v2/product-analytics/users/query"
@@ -112,9 +116,8 @@ def _make(size: Size, folder: Path, say: Say) -> World:
     product = Product(settings, SystemClock())
     product.start(serving=False)
     started_s = time.perf_counter()
-    for first in range(0, size.events, CHUNK):
-        with product.duck.write() as connection:
-            connection.execute(events_sql(size, first, min(first + CHUNK, size.events)))
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(lambda first: _add_events(product, size, first), range(0, size.events, CHUNK)))
     timed("events", started_s)
     started_s = time.perf_counter()
     product.events.rebuild_profiles()
@@ -136,6 +139,11 @@ def _make(size: Size, folder: Path, say: Say) -> World:
         connect(server)
         timed("connection, until materialised", started_s)
     return World(folder, keys, table.id, made_s)
+
+
+def _add_events(product: Product, size: Size, first: int) -> None:
+    with closing(product.duck.cursor()) as connection:
+        connection.execute(events_sql(size, first, min(first + CHUNK, size.events)))
 
 
 def connect(server: Server) -> None:

@@ -14,8 +14,8 @@ from roster.model.schema import EVENT_COLUMNS
 
 IDLE_MS = 15 * 60 * 1000
 LENGTH_MS_MAX = 4 * 60 * 60 * 1000
-PORTION = 100_000
-"""Sessions computed in one transaction."""
+PORTION = 250_000
+"""Sessions computed in one transaction: of more than one row group, as smaller ones are written twice."""
 
 _OF_USER = ("user_id", "user_email", "user_name", "anonymous_id", "account_id", "account_name")
 """What a session takes from its last view, nothing included: who logged out before it is not its user."""
