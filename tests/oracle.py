@@ -25,11 +25,13 @@ from roster.query.plan import (
     Read,
     Sort,
     SortKey,
+    Spread,
     Union,
     Values,
     Window,
     schema_of,
 )
+from told_texts import texts_in
 
 Tables = dict[str, list[Row]]
 ROWS_MAX = 300
@@ -57,6 +59,8 @@ def rows_of(plan: Plan, tables: Tables) -> list[Row]:
             return [{name: value_of(expr, row) for name, expr in columns} for row in rows_of(input, tables)]
         case Join():
             return join(plan, tables)
+        case Spread(input, name, item):
+            return [row | {name: text} for row in rows_of(input, tables) for text in texts_in(value_of(item, row))]
         case Aggregate():
             return aggregate(plan, rows_of(plan.input, tables))
         case Window():

@@ -36,9 +36,11 @@ from roster.query.expr import (
     Matches,
     Not,
     Or,
+    Texts,
     Wild,
     type_of,
 )
+from told_texts import listed
 
 Row = dict[str, Any]
 
@@ -70,10 +72,11 @@ def value_at(expr: Expr, at: Place) -> Any:
         case Get(source, key):
             return get(value_at(source, at), key)
         case AnyOf(source, keys, where):
-            reached = opened(value_at(source, at))
-            for key in keys:
-                reached = [part for value in reached for part in opened(get(value, key))]
+            reached = along(value_at(source, at), keys)
             return any(value_at(where, Place(at.row, v)) is True for v in reached if v is not None)
+        case Texts(source, keys):
+            reached = along(value_at(source, at), keys)
+            return listed(sorted({text for v in reached if (text := converted(v, Type.ANY, Type.STRING)) is not None}))
         case Not(item):
             return value_at(item, at) is not True
         case And(items):
@@ -96,6 +99,14 @@ def value_at(expr: Expr, at: Place) -> Any:
             return None if number is None else number // 2**place % 2 == 1
         case _:
             return tested(expr, at)
+
+
+def along(value: Any, keys: tuple[str, ...]) -> list[Any]:
+    """What is reached from a value along keys, arrays opened."""
+    reached = opened(value)
+    for key in keys:
+        reached = [part for value in reached for part in opened(get(value, key))]
+    return reached
 
 
 def tested(expr: Compare | In | Like | Matches | InBlocks, at: Place) -> bool | None:

@@ -29,6 +29,7 @@ from roster.query.expr import (
     Matches,
     Not,
     Or,
+    Texts,
     Wild,
 )
 from worlds import INTEGERS, KEYS, PLAIN_TEXTS, VALUES, known, moments, texts
@@ -79,6 +80,11 @@ def patterns(draw: DrawFn) -> tuple[str | Wild, ...]:
     return joined([*before, *pieces, *after])
 
 
+def paths() -> SearchStrategy[tuple[str, ...]]:
+    """Keys to follow, of those that documents have."""
+    return st.lists(st.sampled_from(KEYS[:1] * 3 + KEYS), max_size=2).map(tuple)
+
+
 @st.composite
 def exprs(draw: DrawFn, schema: Schema, type: Type, depth: int = 2, inside: bool = False) -> Expr:
     """An expression of `type` over columns of `schema`; `inside` an AnyOf it may use the item."""
@@ -105,6 +111,7 @@ def exprs(draw: DrawFn, schema: Schema, type: Type, depth: int = 2, inside: bool
             fn = st.sampled_from([Fn.LOWER, Fn.TRIM, Fn.NULL_IF_EMPTY])
             more: list[SearchStrategy[Expr]] = [casts, st.builds(Call, fn, st.tuples(inner(type)))]
             more.append(st.builds(Call, st.just(Fn.CONCAT), st.tuples(inner(type), inner(type))))
+            more.append(st.builds(Texts, inner(Type.ANY), paths()))
         case Type.INTEGER | Type.NUMBER:
             more = [casts, st.builds(Call, st.sampled_from([Fn.ADD, Fn.SUBTRACT]), st.tuples(inner(type), inner(type)))]
             if type is Type.INTEGER:
@@ -134,7 +141,6 @@ def predicates(draw: DrawFn, schema: Schema, depth: int = 2, inside: bool = Fals
     blocks = st.lists(st.sampled_from(BLOCKS), max_size=2).map(tuple)
     ops = st.sampled_from(["=", "<", "<=", ">", ">="])
     some = st.lists(again, max_size=3).map(tuple)
-    keys = st.lists(st.sampled_from(KEYS[:1] * 3 + KEYS), max_size=2).map(tuple)
     strategies: list[SearchStrategy[Expr]] = [
         st.builds(Compare, ops, item(type), item(type) | literals(type)),
         st.builds(In, item(type), options),
@@ -146,7 +152,7 @@ def predicates(draw: DrawFn, schema: Schema, depth: int = 2, inside: bool = Fals
         st.builds(And, some),
         st.builds(Or, some),
         st.builds(HasBit, item(Type.INTEGER), st.integers(0, BIT_MAX) | st.integers(0, 3)),
-        st.builds(AnyOf, item(Type.ANY), keys, predicates(schema, depth - 1, inside=True)),
+        st.builds(AnyOf, item(Type.ANY), paths(), predicates(schema, depth - 1, inside=True)),
     ]
     return draw(st.one_of(strategies))
 

@@ -8,7 +8,7 @@ from typing import Any, Literal as OneOf
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from random_exprs import BLOCKS, exprs, literals, patterns, predicates
+from random_exprs import BLOCKS, exprs, literals, paths, patterns, predicates
 from roster.model.schema import NUMERIC, Column as SchemaColumn, Schema, Type
 from roster.query.expr import (
     AnyOf,
@@ -26,6 +26,7 @@ from roster.query.expr import (
     InBlocks,
     Like,
     Literal,
+    Texts,
 )
 from roster.query.plan import (
     Agg,
@@ -43,6 +44,7 @@ from roster.query.plan import (
     Read,
     Sort,
     SortKey,
+    Spread,
     Step,
     Union,
     Values,
@@ -52,7 +54,6 @@ from roster.query.plan import (
 )
 from worlds import (
     ADDRESS_TEXTS,
-    KEYS,
     NAMES,
     NUMBER_TEXTS,
     PLAIN_TEXTS,
@@ -172,6 +173,17 @@ def windows(draw: DrawFn, input: Plan) -> Plan:
 
 
 @st.composite
+def spreads(draw: DrawFn, input: Plan) -> Plan:
+    """Rows by the texts of a value, told by itself or by a column that has them."""
+    texts = Texts(draw(exprs(schema_of(input), Type.ANY, 1)), draw(paths()))
+    told, each = fresh_names(draw, 2, {c.name for c in schema_of(input)})
+    if draw(st.booleans()):
+        return Spread(input, each, texts)
+    kept = tuple((c.name, Column(c.name, c.type)) for c in schema_of(input))
+    return Spread(Project(input, (*kept, (told, texts))), each, Column(told, Type.STRING))
+
+
+@st.composite
 def sequences(draw: DrawFn, input: Plan) -> Plan:
     """MatchSteps over `input`; seldom does an attempt get far."""
     schema = schema_of(input)
@@ -278,7 +290,7 @@ def plans(draw: DrawFn, world: World, depth: int = 3) -> Plan:
     if depth == 0:
         return draw(leaves(world))
     input = draw(plans(world, depth - 1))
-    match draw(st.integers(0, 10)):
+    match draw(st.integers(0, 11)):
         case 0:
             return input
         case 1:
@@ -299,6 +311,8 @@ def plans(draw: DrawFn, world: World, depth: int = 3) -> Plan:
             return sort if kind == 7 else Limit(sort, draw(st.integers(0, 5)))
         case 9:
             return draw(sequences(input) | journeys())
+        case 10:
+            return draw(spreads(input))
         case _:
             return draw(fills(input))
 
@@ -322,6 +336,8 @@ def focused(draw: DrawFn) -> tuple[World, Plan]:
     world, read = World({"events": schema}, {"events": rows}), Read("events", schema)
     column = Column("v", type)
     whole = draw(st.integers(0, 5))
+    if type is Type.ANY and whole < 3:
+        return world, Spread(read, "each", Texts(column, draw(paths())))
     if type is not Type.ANY and whole == 0:
         order = (SortKey(Column("n", Type.INTEGER), draw(st.booleans())),)
         rank = draw(st.sampled_from(Rank))
@@ -353,9 +369,9 @@ def particular(draw: DrawFn, topic: str, column: Column) -> list[Expr]:
             likes = st.lists(st.builds(Like, st.just(column), patterns(), st.booleans()), min_size=3, max_size=6)
             return [*(Call(fn, (column,)) for fn in (Fn.LOWER, Fn.TRIM, Fn.NULL_IF_EMPTY)), *draw(likes)]
         case "any any":
-            keys = st.lists(st.sampled_from(KEYS[:1] * 4 + KEYS), max_size=2).map(tuple)
-            some = st.builds(AnyOf, st.just(column), keys, predicates((), 1, inside=True))
-            return [*(Cast(Get(column, "k"), t) for t in Type), *draw(st.lists(some, min_size=1, max_size=3))]
+            some = st.builds(AnyOf, st.just(column), paths(), predicates((), 1, inside=True))
+            texts = Texts(column, draw(paths()))
+            return [*(Cast(Get(column, "k"), t) for t in Type), texts, *draw(st.lists(some, min_size=1, max_size=3))]
         case _:
             return []
 

@@ -28,6 +28,7 @@ from roster.query.dialect import DUCKDB
 from roster.query.plan import Plan
 from roster.query.rewrite import rewrite_all
 from roster.query.sql import render
+from told_texts import listed
 from worlds import World as Tables, load
 
 WORLDS = int(os.environ.get("ROSTER_WORLDS", "60"))
@@ -85,7 +86,7 @@ WORLD = EventWorld(
 
 EMAILS = ("ann@x.io", "ANN@x.io ", "bob@y.io", "eve@x.io", None)
 VIEWS = ("home", "cart", "Cart", "shop/é", "other", "1:home", "N/A", None)
-PLANS = ("pro", "free", "é", 2, 2.5, True, ["a", "b"], None)
+PLANS = ("pro", "free", "é", 2, 2.5, True, ["a", "b"], ["b", 2, "pro", 2, None, ["a"]], [], "[b", None)
 SESSIONS = ("s0", "s1", "s2", "s3", None)
 USERS = ("u0", "u1", "u2", "u9", None)
 """u9 has events and no profile; without a user an event may have an anonymous id."""
@@ -214,8 +215,18 @@ def _number(text: str | None) -> float | None:
     return None if text in (None, "n/a") else float(text or "")
 
 
+def texts_of(value: Any) -> list[str]:
+    """The groups of an event with this value: an array has one for each of its texts."""
+    return sorted({t for t in map(text_of, value if isinstance(value, list) else [value]) if t is not None})
+
+
+def told_of(value: Any) -> str | None:
+    """The same in one text, as it is carried on."""
+    return listed(texts_of(value))
+
+
 def text_of(value: Any) -> str | None:
-    """A value as groups tell it."""
+    """A value as text; an array is none."""
     match value:
         case None | list() | dict():
             return None
@@ -237,8 +248,8 @@ SEARCHES: tuple[Search, ...] = (
     ("@view.name:home", lambda e: e["type"] != "session" and e["@view.name"] == "home"),
     ("-@view.name:home", lambda e: e["type"] != "session" and e["@view.name"] != "home"),
     ("@view.name:*a*", lambda e: e["type"] != "session" and "a" in (e["@view.name"] or "")),
-    ("@context.plan:pro", lambda e: e["type"] != "session" and e["@context.plan"] == "pro"),
-    ("@context.plan:b", lambda e: e["type"] != "session" and e["@context.plan"] == ["a", "b"]),
+    ("@context.plan:pro", lambda e: e["type"] != "session" and "pro" in texts_of(e["@context.plan"])),
+    ("@context.plan:b", lambda e: e["type"] != "session" and "b" in texts_of(e["@context.plan"])),
     ("@tier:gold", lambda e: e["type"] != "session" and e["@tier"] == "gold"),
     ("-tier:gold", lambda e: e["type"] != "session" and e["@tier"] != "gold"),
     ("@score:>=2.5", lambda e: e["type"] != "session" and (e["@score"] or 0) >= 2.5),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analyses.event_worlds import Fact, text_of
+from analyses.event_worlds import Fact, text_of, texts_of
 
 DEEP = "@context.plan"
 """A path that events have no column for: it may hold anything, and is ordered by its text."""
@@ -83,9 +83,8 @@ def groups_of(events: Sequence[Fact], groups: Sequence[Grouped], computed: Measu
     first, *rest = groups
     by_value: dict[str, list[Fact]] = defaultdict(list)
     for event in events:
-        text = text_of(event[first.facet])
-        if text is not None or not first.exclude_missing:
-            by_value["N/A" if text is None else text].append(event)
+        for text in texts_of(event[first.facet]) or ([] if first.exclude_missing else ["N/A"]):
+            by_value[text].append(event)
     rank = first.rank or computed
     ranked = [(measured(theirs, rank), value, theirs) for value, theirs in by_value.items()]
     ranked.sort(key=lambda item: item[1])
@@ -119,7 +118,7 @@ def timeseries(
 def _kept(events: Sequence[Fact], groups: Sequence[Grouped], computed: Measured) -> list[tuple[Any, list[Fact]]]:
     """Groups by every facet; an event that any of them leaves out is in none, not even where groups are ranked."""
     left_out = {g.facet for g in groups if g.exclude_missing}
-    return groups_of([e for e in events if all(text_of(e[f]) is not None for f in left_out)], groups, computed)
+    return groups_of([e for e in events if all(texts_of(e[f]) for f in left_out)], groups, computed)
 
 
 def listed(

@@ -9,9 +9,11 @@ import operator
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from analyses.event_worlds import Fact, Meaning, text_of
+from analyses.event_worlds import Fact, Meaning, text_of, told_of
+from told_texts import texts_in
 
 IDLE_MS, SESSION_MS, DAY_MS = 900_000, 14_400_000, 86_400_000
 WHOSE = {"@session.id": "@session.id", "@usr.id": "person", "@account.id": "@account.id"}
@@ -56,10 +58,10 @@ class Flow:
         a, b = self.ms(start), self.ms(end)
         return None if a is None or b is None else b - a
 
-    def least(self, step: int, name: str) -> Any:
+    def least(self, step: int, name: str, text: Callable[[Any], Any] = text_of) -> Any:
         """The smallest value of what took a step at once; of what has no type, as text."""
         events = self.took[step] if step < self.level else ()
-        values = [text_of(e[name]) if name == "@context.plan" else e.get(name) for e in events]
+        values = [text(e[name]) if name == "@context.plan" else e.get(name) for e in events]
         return min((v for v in values if v is not None), default=None)
 
 
@@ -216,22 +218,21 @@ def passes(search: Body, flow: Flow) -> bool:
 # groups
 
 
-def tag_of(search: Body, group: Body, flow: Flow) -> str | None:
-    """A flow's value of a group; None when the group leaves it out."""
+def tags_of(search: Body, group: Body, flow: Flow) -> list[str]:
+    """A flow's values of a group; none when the group leaves it out."""
     step = target_of(search, group["target"])[1] if group.get("target") else 0
-    told = text_of(flow.least(step, group["facet"]))
-    if told is None and group.get("should_exclude_missing"):
-        return None
-    told = "N/A" if told is None else told
-    return None if group.get("value_filters") and told not in group["value_filters"] else told
+    told = flow.least(step, group["facet"], told_of)
+    texts = texts_in(told) if group["facet"] == "@context.plan" else [text_of(told)]
+    tags = [*([] if group.get("should_exclude_missing") else ["N/A"] if None in texts else []), *filter(None, texts)]
+    return [tag for tag in tags if tag in (group.get("value_filters") or tags)]
 
 
 def split(
     search: Body, groups: Sequence[Body], found: Sequence[Flow], rank: Callable[[Flow], bool]
 ) -> list[tuple[tuple[str, ...], list[Flow]]]:
     """The flows of each group that stays, the best group first, within each group before."""
-    tagged = [(tuple(tag_of(search, g, flow) for g in groups), flow) for flow in found]
-    return inner([(tags, flow) for tags, flow in tagged if None not in tags], groups, (), rank)  # type: ignore[misc]
+    tagged = [(tags, flow) for flow in found for tags in product(*(tags_of(search, g, flow) for g in groups))]
+    return inner(tagged, groups, (), rank)
 
 
 def inner(
@@ -247,7 +248,8 @@ def inner(
     for tags, flow in tagged:
         members[tags[len(before)]].append((tags, flow))
     sign = 1 if (group.get("sort") or {}).get("order") == "asc" else -1
-    best = sorted(members, key=lambda tag: (sign * sum(rank(flow) for _, flow in members[tag]), tag))
+    once = {tag: {id(flow): flow for _, flow in theirs}.values() for tag, theirs in members.items()}
+    best = sorted(members, key=lambda tag: (sign * sum(map(rank, once[tag])), tag))
     return [
         row for tag in best[: group.get("limit") or 100] for row in inner(members[tag], groups, (*before, tag), rank)
     ]

@@ -6,13 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 from zoneinfo import ZoneInfo
+
+from told_texts import texts_in
 
 Row = dict[str, Any]
 Span = tuple[int, int]
 Value = Callable[[Row], str | None]
+Tags = list[tuple[str, ...]]
+"""Of one row: the values of all groups, more than once where one has several."""
 DAY_MS = 86_400_000
 
 
@@ -141,10 +145,10 @@ def earliest(events: Sequence[Row]) -> list[Row]:
     return [e for e in events if e["ms"] == first]
 
 
-def kept_tags(tags: Sequence[tuple[str, ...]], groups: Sequence[Group]) -> list[tuple[str, ...]]:
-    """The tuples of values that stay, the best first: those most often there, within each value before."""
-    counts = [Counter(t[: n + 1] for t in tags) for n in range(len(groups))]
-    alive = set(tags)
+def kept_tags(rows: Sequence[Tags], groups: Sequence[Group]) -> list[tuple[str, ...]]:
+    """The tuples of values that stay, the best first: those of most rows, within each value before."""
+    counts = [Counter(t for tags in rows for t in {t[: n + 1] for t in tags}) for n in range(len(groups))]
+    alive = {t for tags in rows for t in tags}
     for n, group in enumerate(groups):
         for before in {t[:n] for t in alive}:
             values = sorted({t[: n + 1] for t in alive if t[:n] == before}, key=lambda v, n=n: (-counts[n][v], v))  # type: ignore[misc]
@@ -153,10 +157,11 @@ def kept_tags(tags: Sequence[tuple[str, ...]], groups: Sequence[Group]) -> list[
     return sorted(alive, key=lambda t: [(-counts[n][t[: n + 1]], t[n]) for n in range(len(groups))])
 
 
-def label(group: Group, events: Sequence[Row]) -> str | None:
-    """What a group calls these events; None: they are left out."""
-    value = told(group.value, events)
-    return value if value is not None else None if group.exclude_missing else "N/A"
+def labels(groups: Sequence[Group], events: Sequence[Row]) -> Tags:
+    """What the groups call these events: nothing when one leaves them out, more when one has several names for them."""
+    texts = [texts_in(told(group.value, events)) for group in groups]
+    named = [[t or "N/A" for t in ts if t or not g.exclude_missing] for g, ts in zip(groups, texts, strict=True)]
+    return list(product(*named))
 
 
 def grid(asked: Asked, events: Sequence[Row]) -> list[tuple[tuple[str, ...], list[int], list[list[int]]]]:
@@ -168,19 +173,19 @@ def grid(asked: Asked, events: Sequence[Row]) -> list[tuple[tuple[str, ...], lis
     of_returns = [g for g in asked.groups if g.returns]
     placed: list[tuple[Entry, tuple[str, ...]]] = []
     for entry in entries(asked, entering):
-        names = [label(g, entry.events) for g in of_entries]
-        if None not in names:
-            placed.append((entry, tuple(n for n in names if n is not None)))
-    outer = kept_tags([t for _, t in placed], of_entries)
+        placed += [(entry, tags) for tags in labels(of_entries, entry.events)]
+    outer = kept_tags(
+        [[t for e, t in placed if e is entry] for entry in {id(e): e for e, _ in placed}.values()], of_entries
+    )
     placed = [(e, t) for e, t in placed if t in outer]
     cells: dict[tuple[tuple[str, ...], tuple[str, ...]], Counter[tuple[int, int]]] = defaultdict(Counter)
     inner = kept_tags(return_tags(asked, placed, returning, of_returns), of_returns) if of_returns else [()]
     for entry, tags in placed:
         for column in range(len(asked.columns[entry.cohort])):
             found = returns_in(asked, entry, column, returning)
-            names = [label(g, earliest(found)) for g in of_returns] if found else [None]
-            if None not in names and tuple(names) in inner:
-                cells[tags, tuple(n or "" for n in names)][entry.cohort, column] += 1
+            for names in labels(of_returns, earliest(found)) if found else []:
+                if names in inner:
+                    cells[tags, names][entry.cohort, column] += 1
     made = []
     for tags in outer or ([()] if not asked.groups else []):
         sizes = [sum(1 for e, t in placed if t == tags and e.cohort == c) for c in range(len(asked.cohorts))]
@@ -195,18 +200,16 @@ def grid(asked: Asked, events: Sequence[Row]) -> list[tuple[tuple[str, ...], lis
 
 def return_tags(
     asked: Asked, placed: Sequence[tuple[Entry, tuple[str, ...]]], returning: Sequence[Row], groups: Sequence[Group]
-) -> list[tuple[str, ...]]:
+) -> list[Tags]:
     """The values of the first return of each entry in each period: groups of returns are ranked by them."""
-    made: list[tuple[str, ...]] = []
+    made: list[Tags] = []
     for entry, _ in placed:
         for column in range(len(asked.columns[entry.cohort])):
             since, until = asked.columns[entry.cohort][column]
             found = returns_in(asked, entry, column, returning)
             if not (asked.returned is None and column == 0):
                 found = [e for e in found if within((since, until), e["ms"])]
-            names = [label(g, earliest(found)) for g in groups] if found else [None]
-            if None not in names:
-                made.append(tuple(n for n in names if n is not None))
+            made += [labels(groups, earliest(found))] if found else []
     return made
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ ACCOUNTS = {"u1": "a1", "u2": "a2", "u3": "a2", "u4": "a1", "u5": "a3"}
 COUNTRIES = {"u1": "DE", "u2": "FR", "u3": "FR", "u4": "FR", "u5": "DE"}
 VIEWS = {"u1": "home", "u2": "home", "u3": "home", "u4": "help", "u5": "help"}
 PLANS = {"u1": "pro", "u2": "free", "u3": "pro", "u4": "free", "u5": "pro"}
+SKILLS = {"u1": ["sql", "art"], "u2": ["sql"], "u4": ["art", "sql", "art"], "u5": ["art"]}
 TIERS = {"u1": "gold", "u2": "gold", "u3": "silver", "u4": "gold"}
 SIZES = {"a1": "big", "a2": "small"}
 STAGES = {"u1": "paid", "u2": "trial", "u3": "trial", "u4": "paid"}
@@ -33,22 +34,28 @@ DAY = 1_736_899_200_000
 
 @dataclass(frozen=True)
 class Kind:
-    """An attribute: its name, who has which value, one of the values, and the entity whose profiles have it."""
+    """An attribute: its name, who has which value, one of the values, and the entity whose profiles have it.
+
+    `several`: who has several values.
+    """
 
     facet: str
     values: dict[str, str]
     value: str
     entity: Entity | None = None
+    several: dict[str, list[str]] = field(default_factory=dict)
 
     def having(self, value: str) -> int:
-        return sum(v == value for v in self.values.values())
+        return int(self.counts()[value])
 
     def counts(self, times: int = 1) -> dict[str, float]:
-        return {value: float(n * times) for value, n in Counter(self.values.values()).items()}
+        several = (value for values in self.several.values() for value in {*values})
+        return {value: float(n * times) for value, n in Counter([*self.values.values(), *several]).items()}
 
 
 KINDS = {
     "column of the event": Kind("@view.name", VIEWS, "help"),
+    "several in the event": Kind("@context.skills", {}, "sql", several=SKILLS),
     "deep in the event": Kind("@context.plan", PLANS, "free"),
     "built-in of the user": Kind("first_country_code", COUNTRIES, "FR", Entity.USERS),
     "connection of users": Kind("@tier", TIERS, "gold", Entity.USERS),
@@ -73,7 +80,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
                     "account": {"id": ACCOUNTS[user]},
                     "session": {"id": f"s-{user}"},
                     "view": {"id": f"v-{user}-{n // 2}", "name": VIEWS[user]},
-                    "context": {"plan": PLANS[user]},
+                    "context": {"plan": PLANS[user], "skills": SKILLS.get(user)},
                     "geo": {"country_iso_code": COUNTRIES[user]},
                 }
                 lines.append(event | ({"action": {"id": f"x-{user}", "name": "buy"}} if type == "action" else {}))
@@ -458,7 +465,12 @@ ROWS: list[Row] = [
 
 
 def fits(place: str, kind: Kind) -> bool:
-    """Audiences are of profiles; where people are listed with their profiles, those are users'."""
+    """Audiences are of profiles; where people are listed with their profiles, those are users'.
+
+    Several values are searched and grouped; where one is shown or measured, they are the array that they are.
+    """
+    if kind.several:
+        return place in ("filter", "step", "group")
     if place.startswith("profile"):
         return kind.entity is Entity.USERS
     return place != "audience" or kind.entity is not None

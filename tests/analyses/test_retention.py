@@ -27,6 +27,7 @@ from analyses.event_worlds import (
     smalls,
     spans,
     text_of,
+    told_of,
 )
 from roster.analyses.audience import EVERYONE, Audience, Group
 from roster.analyses.base_query import BaseQuery, Occurrences
@@ -170,7 +171,7 @@ def plain(text: str, fact: Fact) -> bool:
 
 
 def value_of(facet: str) -> model.Value:
-    return lambda e: text_of(e[facet])
+    return lambda e: told_of(e[facet]) if facet == "@context.plan" else text_of(e[facet])
 
 
 def formula_of(text: str, parts: Any) -> Formula:

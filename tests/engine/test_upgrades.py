@@ -22,6 +22,8 @@ NEW_TABLES = (
     "view_parts",
     "static_lists",
     "static_members",
+    "array_paths",
+    "engine_state",
 )
 SHOWN = {
     "events": "event_id, resolved_user_id, v, user_traits, account_traits, digest, rest::JSON::VARCHAR",
@@ -32,6 +34,7 @@ SHOWN = {
     "session_spans": "*",
     "static_lists": "*",
     "static_members": "*",
+    "array_paths": "keys::VARCHAR",
 }
 AT_MS = 1_700_000_000_000
 
@@ -52,7 +55,12 @@ def test_an_older_database_is_brought_up(tmp_path: Path) -> None:
     duck = Duck(tmp_path / "roster.duckdb", DuckLimits("500MB", 1, "1GB"))
     events = DuckEvents(duck, lambda *_: None)
     view = {"type": "view", "session_id": "s", "anonymous_id": "n", "v": 2}
-    said = {"usr": {"plan": "pro", "seats": 5}, "account": {"tier": "gold"}, "_dd": {"document_version": 2}}
+    said = {
+        "usr": {"plan": "pro", "seats": 5},
+        "account": {"tier": "gold"},
+        "_dd": {"document_version": 2},
+        "context": {"tags": ["a"]},
+    }
     lines = [
         {"k": "view:a", "time": AT_MS, "view_id": "a", **view, "rest": {"_dd": {"document_version": 2}}},
         {"k": "view:b", "time": AT_MS + 1, "view_id": "b", "user_id": "u", "account_id": "c", **view, "rest": said},

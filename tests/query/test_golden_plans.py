@@ -23,6 +23,7 @@ from roster.query.expr import (
     Literal,
     Not,
     Or,
+    Texts,
     Wild,
 )
 from roster.query.outline import outline
@@ -41,6 +42,7 @@ from roster.query.plan import (
     Read,
     Sort,
     SortKey,
+    Spread,
     Step,
     Union,
     Window,
@@ -132,6 +134,11 @@ PLANS: dict[str, Plan] = {
         Filter(EVENT_ROWS, AnyOf(column("rest"), ("geo", "ip"), InBlocks(Cast(Item(), Type.STRING), ("10.0.0.0/8",)))),
         (),
         (ROWS, Measure("users", Agg.DISTINCT, column("user_id"))),
+    ),
+    "groups by a path through arrays": Aggregate(
+        Spread(EVENT_ROWS, "sku", Texts(column("rest"), ("cart", "sku"))),
+        (("value", Column("sku", Type.STRING)),),
+        (ROWS,),
     ),
     "a facet": Sort(
         Aggregate(EVENT_ROWS, (("value", column("view")),), (ROWS,)),

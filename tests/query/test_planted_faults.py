@@ -11,7 +11,7 @@ import duckdb
 import pytest
 import sqlglot
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from sqlglot import exp
+from sqlglot import exp, parse_one
 
 from oracle import TooManyRows, evaluate, same_rows
 from random_plans import cases, is_ordered, relations_of
@@ -184,6 +184,14 @@ def null_guard_lost(node: exp.Expr) -> exp.Expr:
     return node
 
 
+def without_nulls(node: exp.Expr) -> exp.Expr:
+    return parse_one(f"list_filter({node.sql(dialect='duckdb')}, LAMBDA text : text IS NOT NULL)", dialect="duckdb")
+
+
+def first_text(node: exp.Expr) -> exp.Expr:
+    return parse_one(f"roster_one_text({node.expressions[0].sql(dialect='duckdb')}[1])", dialect="duckdb")
+
+
 def on_becomes(old: type[exp.Expr], new: type[exp.Expr]) -> Change:
     """Another comparison in the conditions of joins."""
     return lambda node: put(on=node.args["on"].transform(lambda n: new(**n.args) if type(n) is old else n))(node)
@@ -345,6 +353,9 @@ FAULTS: dict[str, Fault] = {
     "any to number by the engine": call_instead("roster_any_number", "DOUBLE"),
     "any to integer by the engine": call_instead("roster_any_integer", "BIGINT"),
     "any to boolean by the engine": call_instead("roster_any_boolean", "BOOLEAN"),
+    "several texts as one": ("roster_each_text", lambda n: exp.Array(expressions=n.expressions)),
+    "rows without a text left out": ("roster_each_text", without_nulls),
+    "only the first text of an array": ("roster_many_texts", first_text),
     "addresses compared as text": call_instead("roster_address", "lower"),
 }
 

@@ -30,6 +30,7 @@ from roster.query.expr import (
     Literal,
     Not,
     Pieces,
+    Texts,
     Wild,
 )
 from roster.query.plan import Agg, Aggregate, Filter, Join, Limit, Measure, Plan, Project, Read, Sort, SortKey, Values
@@ -203,6 +204,8 @@ DOCUMENTS: list[Any] = [
         AnyOf(ANY, ("k", "a"), Not(Compare("=", Cast(Item(), Type.STRING), Literal("x", Type.STRING)))),
         AnyOf(ANY, ("k",), Compare(">=", Cast(Item(), Type.NUMBER), Literal(2, Type.NUMBER))),
         AnyOf(ANY, ("k",), Cast(Item(), Type.BOOLEAN)),
+        Texts(ANY, ("k",)),
+        Texts(ANY, ("k", "a")),
     ],
 )
 def test_documents_read_the_same_from_a_compacted_file(expr: Expr, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from roster.query.expr import (
     Literal,
     Not,
     Or,
+    Texts,
     columns_of,
     conjunction,
     type_of,
@@ -133,6 +134,11 @@ class EventWorld:
                 return value
             case column:
                 return column
+
+    def group_value(self, name: str, source: Entity | None = None) -> Expr | None:
+        """As `facet`, but what has no column is told by its texts: a group for each that an array holds."""
+        target = None if source is not None else self.scope.find(name)
+        return Texts(target.source, target.keys) if isinstance(target, Deep) else self.facet(name, source)
 
     def unknown(self, name: str, source: Entity) -> str:
         """What to tell of an attribute that profiles do not have."""

@@ -50,7 +50,7 @@ def group_values(world: EventWorld, groups: Sequence[GroupBy]) -> tuple[list[Exp
     values: list[Expr] = []
     warnings: list[str] = []
     for group in groups:
-        value = world.facet(group.facet, group.source)
+        value = world.group_value(group.facet, group.source)
         if value is None:
             warnings.append(world.unknown(group.facet, group.source) if group.source else f"unknown {group.facet!r}")
         values.append(Literal(None, Type.STRING) if value is None else value)

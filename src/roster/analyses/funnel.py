@@ -57,7 +57,7 @@ def _carried_groups(world: EventWorld, groups: Sequence[FlowGroup]) -> tuple[lis
     carried: list[Carried] = []
     warnings: list[str] = []
     for place, wanted in enumerate(groups):
-        value = world.facet(wanted.group.facet, wanted.group.source)
+        value = world.group_value(wanted.group.facet, wanted.group.source)
         if value is None:
             warnings.append(f"unknown attribute {wanted.group.facet!r}: it is treated as missing")
             value = Literal(None, Type.STRING)
@@ -65,9 +65,11 @@ def _carried_groups(world: EventWorld, groups: Sequence[FlowGroup]) -> tuple[lis
     return carried, warnings
 
 
-def _keyed(plan: Plan, groups: Sequence[FlowGroup]) -> Plan:
-    values = [column_in(plan, f"#facet{place}") for place in range(len(groups))]
-    return keyed(plan, [wanted.group for wanted in groups], values)
+def _keyed(plan: Plan, groups: Sequence[FlowGroup], carried: Sequence[Carried]) -> Plan:
+    """Flows in groups, whose values are the first that they carry."""
+    ours = carried[: len(groups)]
+    values = [column_in(plan, one.name) for one in ours]
+    return keyed(plan, [wanted.group for wanted in groups], [one.value for one in ours], values)
 
 
 def _when(condition: Expr) -> Expr:
@@ -101,7 +103,7 @@ def funnel(world: EventWorld, journey: Journey, compute: Compute | None, groups:
     plans: tuple[Plan, ...] = (Aggregate(plan, (), tuple(measures)),)
     if groups:
         ranks = [_rank(world, wanted, count_reached(BY, 0)) for wanted in groups]
-        plans += (grouped(_keyed(plan, groups), [w.group for w in groups], ranks, measures),)
+        plans += (grouped(_keyed(plan, groups, carried), [w.group for w in groups], ranks, measures),)
     return Asked(plans, (*doubts, *warnings))
 
 
@@ -142,7 +144,7 @@ VALUE, ENTERED, CONVERTED = "value", "entered", "converted"
 def _measures(
     world: EventWorld, journey: Journey, asked: FlowCompute, groups: Sequence[FlowGroup]
 ) -> tuple[Plan, tuple[Measure, ...], list[str]]:
-    """Flows that took the target's first step, and the measures `entered`, `converted` and `value` of them."""
+    """Flows that took the target's first step, in groups, and the measures `entered`, `converted`, `value` of them."""
     carried, warnings = _carried_groups(world, groups)
     metric = asked.compute.metric or CONVERSION
     if metric not in METRICS:
@@ -157,6 +159,7 @@ def _measures(
             value = _over(VALUE, asked.compute, milliseconds(asked.target))
         case _:
             value = _over(VALUE, asked.compute, column_in(plan, "#metric"))
+    plan = _keyed(plan, groups, carried)
     return plan, (Measure(ENTERED, Agg.COUNT), converted, value), [*doubts, *warnings]
 
 
@@ -164,7 +167,7 @@ def journey_scalar(world: EventWorld, journey: Journey, asked: FlowCompute, grou
     """A row a group, the best first: the groups' values, then `entered`, `converted`, `value`."""
     plan, measures, warnings = _measures(world, journey, asked, groups)
     ranks = [_rank(world, wanted, count_reached(BY, asked.target.end)) for wanted in groups]
-    made = grouped(_keyed(plan, groups), [w.group for w in groups], ranks, measures)
+    made = grouped(plan, [w.group for w in groups], ranks, measures)
     return Asked((made,), tuple(warnings))
 
 
@@ -174,7 +177,7 @@ def journey_timeseries(
     """A row a group and bucket in which flows began: ranks, the groups' values, the bucket's place, three measures."""
     plan, measures, warnings = _measures(world, journey, asked, groups)
     ranks = [_rank(world, wanted, count_reached(BY, asked.target.end)) for wanted in groups]
-    rows = ranked(_keyed(plan, groups), [w.group for w in groups], ranks)
+    rows = ranked(plan, [w.group for w in groups], ranks)
     return Asked((over_time(rows, len(groups), place_in(time_of(0), edges), measures),), tuple(warnings))
 
 
@@ -209,7 +212,7 @@ def journey_list(
     plan = where(plan, behind(request.target, dropped=request.dropped))
     if groups:
         ranks = [_rank(world, wanted, count_reached(BY, 0)) for wanted in groups]
-        plan = ranked(_keyed(plan, groups), [w.group for w in groups], ranks)
+        plan = ranked(_keyed(plan, groups, carried), [w.group for w in groups], ranks)
     total = count_rows(plan, "total")
     columns: list[tuple[str, Expr]] = [
         (journey.key.value, column_in(plan, "#key")),

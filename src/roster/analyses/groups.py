@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from roster.analyses.event_world import text_of
 from roster.analyses.measures import Compute, measure_of
 from roster.model.schema import Entity, Type
-from roster.query.expr import Column, Compare, Expr, If, In, IsNull, Literal, Not, conjunction
+from roster.query.expr import Column, Compare, Expr, If, In, IsNull, Literal, Not, Texts, conjunction
 from roster.query.plan import (
     Aggregate,
     Filter,
@@ -20,6 +20,7 @@ from roster.query.plan import (
     Rank,
     Sort,
     SortKey,
+    Spread,
     Window,
     schema_of,
 )
@@ -31,6 +32,8 @@ LIMIT_DEFAULT = 100
 BUCKET = "bucket"
 BY = "#by"
 """The column that groups are ranked by."""
+_ROW, _TURN = Column("#row", Type.INTEGER), Column("#turn", Type.INTEGER)
+"""The number of a row before its groups, where it may be in several, and which of these it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +67,17 @@ def rank_of(place: int) -> Column:
     return Column(f"#rank{place}", Type.INTEGER)
 
 
-def keyed(plan: Plan, groups: Sequence[GroupBy], values: Sequence[Expr]) -> Plan:
-    """The rows beside the value of each group; rows that a group leaves out are gone. `values`: of each facet."""
+def keyed(plan: Plan, groups: Sequence[GroupBy], facets: Sequence[Expr], values: Sequence[Expr] | None = None) -> Plan:
+    """The rows beside the value of each group, once for each of several; rows that a group leaves out are gone.
+
+    `facets`: of each group, on an event; `values`: where the plan has them, unless it has the facets themselves.
+    """
     if not groups:
         return plan
+    plan, texts = _spread(plan, facets, values or facets)
     conditions: list[Expr] = []
     named: list[Named] = [(c.name, Column(c.name, c.type)) for c in schema_of(plan)]
-    for place, (group, value) in enumerate(zip(groups, values, strict=True)):
-        text = text_of(value)
+    for place, (group, text) in enumerate(zip(groups, texts, strict=True)):
         if group.exclude_missing:
             conditions.append(Not(IsNull(text)))
         told = If(IsNull(text), Literal(MISSING, Type.STRING), text)
@@ -79,6 +85,21 @@ def keyed(plan: Plan, groups: Sequence[GroupBy], values: Sequence[Expr]) -> Plan
             conditions.append(In(told, tuple(Literal(v, Type.STRING) for v in group.values)))
         named.append((key_of(place).name, told))
     return Project(where(plan, conjunction(*conditions)), tuple(named))
+
+
+def _spread(plan: Plan, facets: Sequence[Expr], values: Sequence[Expr]) -> tuple[Plan, list[Expr]]:
+    """The rows, once for each of several values, and the text of each facet there."""
+    texts = [text_of(value) for value in values]
+    several = [place for place, facet in enumerate(facets) if isinstance(facet, Texts)]
+    if any(several):
+        plan = Window(plan, _ROW.name, Rank.ROW_NUMBER, None, (), ())
+    if several:
+        columns = tuple((c.name, Column(c.name, c.type)) for c in schema_of(plan))
+        plan = Project(plan, (*columns, *((f"#texts{place}", texts[place]) for place in several)))
+    for place in several:
+        each = Column(f"#text{place}", Type.STRING)
+        plan, texts[place] = Spread(plan, each.name, Column(f"#texts{place}", Type.STRING)), each
+    return plan, texts
 
 
 def ranks_of(groups: Sequence[GroupBy], computed: Compute, facets: Facets) -> tuple[Measure, ...]:
@@ -90,7 +111,7 @@ def ranked(plan: Plan, groups: Sequence[GroupBy], ranks: Sequence[Measure]) -> P
     """The keyed rows of the groups that stay, beside their ranks. `ranks`: see `ranks_of`."""
     for place, group in enumerate(groups):
         keys = [key_of(n) for n in range(place + 1)]
-        counted = Aggregate(plan, tuple((k.name, k) for k in keys), (ranks[place],))
+        counted = Aggregate(_once(plan, keys), tuple((k.name, k) for k in keys), (ranks[place],))
         best = _best(counted, place, group)
         renamed: tuple[Named, ...] = (
             *((f"#of{place}.{n}", key) for n, key in enumerate(keys)),
@@ -99,6 +120,14 @@ def ranked(plan: Plan, groups: Sequence[GroupBy], ranks: Sequence[Measure]) -> P
         on = tuple((key, Column(f"#of{place}.{n}", Type.STRING)) for n, key in enumerate(keys))
         plan = Join(plan, Project(best, renamed), "inner", on)
     return plan
+
+
+def _once(plan: Plan, keys: Sequence[Column]) -> Plan:
+    """Each row once a group, though it may be in several of the groups within."""
+    if _ROW.name not in {c.name for c in schema_of(plan)}:
+        return plan
+    turns = Window(plan, _TURN.name, Rank.ROW_NUMBER, None, (*keys, _ROW), ())
+    return Filter(turns, Compare("=", _TURN, Literal(1, Type.INTEGER)))
 
 
 def _best(counted: Plan, place: int, group: GroupBy) -> Plan:

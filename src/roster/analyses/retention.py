@@ -186,7 +186,7 @@ def count_long(world: EventWorld, asked: Retention, traffic: Traffic, groups: Se
     values, warnings = group_values(world, [g.group for g in groups])
     plan, told = entries_beside(world, traffic, asked, values)
     plain = [g.group for g in groups]
-    plan = ranked(keyed(plan, plain, told), plain, (BY_COUNT,) * len(plain))
+    plan = ranked(keyed(plan, plain, values, told), plain, (BY_COUNT,) * len(plain))
     named = group_names(len(plain))
     sizes = Aggregate(plan, (*named, (COHORT.name, COHORT)), (Measure(COUNT, Agg.COUNT),))
     returns = _returns(traffic, asked)

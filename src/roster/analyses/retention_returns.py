@@ -62,7 +62,9 @@ def count_by_returns(
     return_values, doubts = group_values(world, of_returns)
     plan, told = entries_beside(world, traffic, asked, [*entry_values, *return_values])
     at_entry = [text_of(v) for v in told[len(of_entries) :]]
-    plan = ranked(keyed(plan, of_entries, told[: len(of_entries)]), of_entries, (BY_COUNT,) * len(of_entries))
+    plan = ranked(
+        keyed(plan, of_entries, entry_values, told[: len(of_entries)]), of_entries, (BY_COUNT,) * len(of_entries)
+    )
     named = group_names(len(of_entries))
     sizes = Aggregate(plan, (*named, (COHORT.name, COHORT)), (Measure(COUNT, Agg.COUNT),))
     outer: tuple[Named, ...] = tuple((f"#of{n}", expr) for n, (_, expr) in enumerate(named))
@@ -74,7 +76,7 @@ def count_by_returns(
         first = Project(mine, (*_kept(mine, ENTITY, ENTRY), (PLACE.name, none), (BEFORE.name, none)))
         rows = Union((first, Project(rows, tuple((c.name, Column(c.name, c.type)) for c in schema_of(first)))))
     texts = [_value(n) for n in range(len(of_returns))]
-    rows = ranked(keyed(rows, of_returns, texts), of_returns, (BY_COUNT,) * len(of_returns))
+    rows = ranked(keyed(rows, of_returns, return_values, texts), of_returns, (BY_COUNT,) * len(of_returns))
     kept: tuple[Named, ...] = tuple((name, Column(name, _type(rows, name))) for name, _ in outer)
     keys = (*kept, *group_names(len(of_returns)), (COHORT.name, COHORT), (PLACE.name, PLACE), (BEFORE.name, BEFORE))
     cells = Aggregate(rows, keys, (Measure(COUNT, Agg.COUNT),))

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import duckdb
 
 from roster.base.errors import Code, Error
+from roster.engine.arrays import read_arrays
 from roster.engine.connection import Duck
 from roster.engine.enriched import Enriched
 from roster.engine.generations import number
@@ -24,7 +25,7 @@ from roster.query.dialect import DUCKDB
 from roster.query.plan import Plan, schema_of
 from roster.query.reads import count_reads
 from roster.query.rewrite import prune, rewrite_all
-from roster.query.sql import render
+from roster.query.sql import Rendered, render
 
 INTERRUPT_EVERY_S = 0.02
 PORTION_BYTES = 262_144
@@ -97,7 +98,7 @@ class DuckEngine:
         """The run of a plan stopped just before its execution, with DuckDB's own plan."""
         with self._within(budget, None) as connection:
             settled = self._settle(connection, plan)
-            rendered = render(settled, DUCKDB)
+            rendered = _render(connection, settled)
             rows = connection.execute("EXPLAIN " + rendered.sql, list(rendered.parameters)).fetchall()
             reads = _count_reads(connection, settled)
         physical = "\n".join(str(text) for _, text in rows)
@@ -118,7 +119,7 @@ class DuckEngine:
             target = str(path).replace("'", "''")
             with self._within(budget, cancel) as connection:
                 connection.execute("BEGIN TRANSACTION READ ONLY")
-                made = render(self._admit(connection, [plan], budget)[0], DUCKDB)
+                made = _render(connection, self._admit(connection, [plan], budget)[0])
                 connection.execute(f"COPY ({made.sql}) TO '{target}' ({_OPTIONS[format]})", list(made.parameters))
             yield path
 
@@ -127,8 +128,12 @@ class DuckEngine:
         self._enriched.keep(entity, plans)
 
 
+def _render(connection: duckdb.DuckDBPyConnection, settled: Plan) -> Rendered:
+    return render(settled, DUCKDB, lambda: read_arrays(connection))
+
+
 def _fetch(connection: duckdb.DuckDBPyConnection, settled: Plan, budget: Budget) -> list[tuple[Any, ...]]:
-    rendered = render(settled, DUCKDB)
+    rendered = _render(connection, settled)
     rows: list[tuple[Any, ...]] = connection.execute(rendered.sql, list(rendered.parameters)).fetchmany(
         budget.rows_max + 1
     )

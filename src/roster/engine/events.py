@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from roster.base.errors import Code, Error
+from roster.engine.arrays import learn_arrays
 from roster.engine.connection import Duck
 from roster.engine.event_files import stage_file
 from roster.engine.identity import learn, relearn, resolve_staged
@@ -164,6 +165,7 @@ class DuckEvents(DuckLifecycle):
         """Store what is staged and not known yet, and bring the profiles up to it."""
         staged = _count(connection, "staging")
         merge_updates(connection)
+        learn_arrays(connection, "SELECT opened AS said FROM staging WHERE opened IS NOT NULL")
         resolve_staged(connection)
         connection.execute(_FIRST_ONLY)
         found_at = at_ids(connection, _STAGED_IDS)

@@ -52,6 +52,11 @@ CREATE TABLE IF NOT EXISTS trait_kinds (
     "kind" VARCHAR
 );
 
+-- The paths, as lists of keys, at which the rest of an event was seen to hold an array; an empty one stands for all.
+CREATE TABLE IF NOT EXISTS array_paths (
+    "keys" VARCHAR[]
+);
+
 -- Who an anonymous id belongs to, and since when that user is known under it.
 CREATE TABLE IF NOT EXISTS identities (
     "anonymous_id" VARCHAR,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import duckdb
 
 from roster.base.time import instant
+from roster.engine.arrays import learn_arrays
 from roster.engine.places import DIGEST, at_places
 from roster.model.schema import EVENT_COLUMNS
 
@@ -101,11 +102,14 @@ _COMPUTE = f"""
     LEFT JOIN views AS final_said ON final_said.place = final.place"""
 
 _COLUMNS = ", ".join((*_OF_USER, *_LATEST, "session_id"))
+_REST = f"json_object('session', {_json(_SESSION)})"
+_OPENED = f"""SELECT {_REST} AS said FROM computed
+    WHERE contains(initial_view::VARCHAR, '[') OR contains(last_view::VARCHAR, '[')"""
 _INSERT = f"""
     INSERT INTO events BY NAME
     SELECT 'session:' || session_id AS event_id, {DIGEST} AS digest, since AS time,
         'session' AS type, {_COLUMNS},
-        json_object('session', {_json(_SESSION)})::VARIANT AS rest,
+        {_REST}::VARIANT AS rest,
         coalesce(user_id, (SELECT identities.user_id FROM identities
             WHERE identities.anonymous_id = computed.anonymous_id)) AS resolved_user_id
     FROM computed"""
@@ -168,5 +172,6 @@ def settle_portion(connection: duckdb.DuckDBPyConnection, now_ms: int) -> int:
             AND session_id IN (SELECT session_id FROM due)""",
         bounds,
     )
+    learn_arrays(connection, _OPENED)
     connection.execute(_INSERT)
     return int(found[0])

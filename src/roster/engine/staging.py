@@ -22,7 +22,10 @@ _PLAIN = ", ".join(f'"{name}"' for name, _ in COLUMNS if name not in ("event_id"
 _IF_OBJECT = "nullif(regexp_extract((said->'{0}')::VARCHAR, '(?s)^[{{].+[}}]$'), '')"
 SAID = {"user_traits": _IF_OBJECT.format("usr"), "account_traits": _IF_OBJECT.format("account")}
 """What an event says of user and account: the text of objects inside `said`, its `rest` as JSON."""
-SPLIT = f"SELECT * EXCLUDE (said), said::VARIANT AS rest, {', '.join(f'{sql} AS {name}' for name, sql in SAID.items())}"
+OPENED = "CASE WHEN contains(said::VARCHAR, '[') THEN said END"
+"""What an event says where an array may be in it."""
+_TRAITS = ", ".join(f"{sql} AS {name}" for name, sql in SAID.items())
+SPLIT = f"SELECT * EXCLUDE (said), said::VARIANT AS rest, {OPENED} AS opened, {_TRAITS}"
 """Of rows with `said`: what staging holds of it."""
 VERSION = "coalesce(TRY_CAST(variant_extract(variant_extract(rest, '_dd'), 'document_version') AS BIGINT), 0)"
 """The version of a view, as its `rest` says it."""
@@ -39,7 +42,7 @@ def create_staging(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE staging "
         f"(n BIGINT, fresh BOOLEAN, v BIGINT, {columns}, rest VARIANT, resolved_user_id VARCHAR, merged BOOLEAN, "
-        "user_traits VARCHAR, account_traits VARCHAR)"
+        "user_traits VARCHAR, account_traits VARCHAR, opened JSON)"
     )
 
 

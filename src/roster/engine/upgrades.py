@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import duckdb
 
+from roster.engine.arrays import learn_arrays
 from roster.engine.identity import relearn
 from roster.engine.places import DIGEST
 from roster.engine.profiles import rebuild
@@ -22,6 +23,8 @@ _ADDED = {
     "accounts": {"traits": "VARIANT", "traits_text": "VARCHAR", "traits_text_at": "TIMESTAMP"},
 }
 """Columns that tables made by earlier versions lack."""
+_ARRAYS = "arrays_learned"
+"""Once 1, arrays of all stored events are noted."""
 
 
 def upgrade(connection: duckdb.DuckDBPyConnection) -> None:
@@ -31,6 +34,9 @@ def upgrade(connection: duckdb.DuckDBPyConnection) -> None:
     if "digest" not in present:
         connection.execute('ALTER TABLE events ADD COLUMN "digest" UBIGINT')
         connection.execute(f"UPDATE events SET digest = {DIGEST}")
+    if not connection.execute(f"SELECT 1 FROM engine_state WHERE name = '{_ARRAYS}'").fetchall():
+        learn_arrays(connection, "SELECT rest::JSON AS said FROM events")
+        connection.execute(f"INSERT INTO engine_state VALUES ('{_ARRAYS}', 1)")
     if "resolved_user_id" in present:
         return
     for table, columns in _ADDED.items():

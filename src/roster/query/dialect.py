@@ -37,6 +37,9 @@ class Dialect:
     is_array: str
     items: str
     items_at: str
+    one_text: str
+    many_texts: str
+    each_text: str
     address: str
     quantile: str
     from_ms: str
@@ -133,6 +136,15 @@ _MACROS = {
     "roster_items(v)": "CASE WHEN roster_is_array(v) THEN TRY_CAST(v AS VARIANT[]) ELSE [v] END",
     "roster_items_at(items, key)": """flatten(list_transform(items,
         LAMBDA roster_item : roster_items(variant_extract(roster_item, key))))""",
+    # Texts that may be several in one: a JSON array where it is more than one, or where one looks like it.
+    "roster_listed(texts)": "CAST(to_json(texts) AS VARCHAR)",
+    "roster_one_told(x)": "CASE WHEN starts_with(x, '[') THEN roster_listed([x]) ELSE x END",
+    "roster_told(texts)": """CASE WHEN length(texts) > 1 THEN roster_listed(texts)
+        ELSE roster_one_told(texts[1]) END""",
+    "roster_one_text(v)": "roster_one_told(roster_any_text(v))",
+    "roster_many_texts(items)": """roster_told(list_sort(list_distinct(list_transform(items,
+        LAMBDA roster_item : roster_any_text(roster_item)))))""",
+    "roster_each_text(x)": "CASE WHEN starts_with(x, '[') THEN CAST(CAST(x AS JSON) AS VARCHAR[]) ELSE [x] END",
     # IP addresses as 32 hex digits, IPv4 as the IPv4-mapped part of IPv6; '' for any other text.
     "roster_ipv4_part(x, n, m)": """format('{:02x}{:02x}', CAST(split_part(x, '.', n) AS INTEGER),
         CAST(split_part(x, '.', m) AS INTEGER))""",
@@ -220,6 +232,9 @@ DUCKDB = Dialect(
     is_array="roster_is_array",
     items="roster_items",
     items_at="roster_items_at",
+    one_text="roster_one_text",
+    many_texts="roster_many_texts",
+    each_text="roster_each_text",
     address="roster_address",
     quantile="quantile_cont",
     from_ms="make_timestamp_ms",

@@ -96,6 +96,18 @@ class AnyOf:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """The values that AnyOf reaches, as text: null when none is one, as a Cast would be.
+
+    Of several different texts, and of one that begins with `[`, it is a JSON array of them in the order of code
+    points, which Spread takes apart.
+    """
+
+    source: Expr
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     item: Expr
 
@@ -232,6 +244,7 @@ Expr = (
     | Get
     | Item
     | AnyOf
+    | Texts
     | Not
     | And
     | Or
@@ -265,7 +278,7 @@ def type_of(expr: Expr) -> Type:
             return type_of(args[0])
         case If(_, then):
             return type_of(then)
-        case Call():
+        case Call() | Texts():
             return Type.STRING
         case _:
             return Type.BOOLEAN
@@ -288,7 +301,7 @@ def columns_of(expr: Expr) -> frozenset[str]:
             return columns_of(source) | columns_of(where)
         case Get(item) | Cast(item) | In(item) | Like(item) | Matches(item) | InBlocks(item) | Not(item) | IsNull(item):
             return columns_of(item)
-        case Bucket(item) | HasBit(item):
+        case Bucket(item) | HasBit(item) | Texts(item):
             return columns_of(item)
 
 

@@ -25,6 +25,7 @@ from roster.query.expr import (
     Matches,
     Not,
     Or,
+    Texts,
     Wild,
 )
 from roster.query.plan import (
@@ -38,6 +39,7 @@ from roster.query.plan import (
     Project,
     Read,
     Sort,
+    Spread,
     Step,
     Union,
     Values,
@@ -69,6 +71,8 @@ def _line(plan: Plan) -> str:
             if during is not None:
                 met.append(f"{describe(during.since)} <= {describe(during.time)} < {describe(during.until)}")
             return f"Join {kind} on " + " and ".join(met)
+        case Spread(_, name, item):
+            return f"Spread {name} = each of {describe(item)}"
         case Aggregate(_, keys, measures):
             wanted = [f"{m.agg}({describe(m.item) if m.item is not None else '*'})" for m in measures]
             return f"Aggregate [{_names(wanted)}] by [{_names([name for name, _ in keys])}]"
@@ -117,6 +121,8 @@ def describe(expr: Expr) -> str:
             return "item"
         case AnyOf(source, keys, where):
             return f"any {'.'.join([describe(source), *keys])} with ({describe(where)})"
+        case Texts(source, keys):
+            return f"texts of {'.'.join([describe(source), *keys])}"
         case Not(item):
             return f"not ({describe(item)})"
         case And(items):

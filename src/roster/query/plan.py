@@ -104,6 +104,18 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """The input, each row once for each text that `item` tells as Texts does, with that text beside.
+
+    Where `item` is null the row is there once, the text null.
+    """
+
+    input: Plan
+    name: str
+    item: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregate:
     """One row a distinct key combination (null is a key of its own); no keys: exactly one row."""
 
@@ -204,7 +216,9 @@ class FillTime:
     step_ms: int
 
 
-Plan = Read | Values | Filter | Project | Join | Aggregate | Window | Union | Sort | Limit | MatchSteps | FillTime
+Plan = (
+    Read | Values | Filter | Project | Join | Spread | Aggregate | Window | Union | Sort | Limit | MatchSteps | FillTime
+)
 
 _RANK_TYPE = {Rank.ROW_NUMBER: Type.INTEGER}
 
@@ -232,6 +246,8 @@ def schema_of(plan: Plan) -> Schema:
             return tuple(Column(name, type_of(expr)) for name, expr in columns)
         case Join(left, right, kind):
             return schema_of(left) if kind in ("semi", "anti") else schema_of(left) + schema_of(right)
+        case Spread(input, name):
+            return (*schema_of(input), Column(name, Type.STRING))
         case Aggregate(_, keys, measures):
             named = tuple(Column(name, type_of(expr)) for name, expr in keys)
             return named + tuple(Column(m.name, measure_type(m)) for m in measures)

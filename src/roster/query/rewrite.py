@@ -20,6 +20,7 @@ from roster.query.plan import (
     Rank,
     Read,
     Sort,
+    Spread,
     Union,
     Values,
     Window,
@@ -86,9 +87,7 @@ def drop_empty(plan: Plan) -> Plan:
             return plan if schema_of(kept[0]) != schema_of(plan) else kept[0] if len(kept) == 1 else Union(kept)
         case Aggregate(input, keys) if keys and is_empty(input):
             return Values(schema_of(plan), ())
-        case Filter(input) | Project(input) | Window(input) | Sort(input) | Limit(input) | MatchSteps(input) if (
-            is_empty(input)
-        ):
+        case Filter() | Project() | Window() | Sort() | Limit() | MatchSteps() | Spread() if is_empty(plan.input):
             return Values(schema_of(plan), ())
         case _:
             return plan
@@ -119,6 +118,8 @@ def _keep(plan: Plan, needed: frozenset[str]) -> Plan:
             return Project(_keep(input, _reads(*(e for _, e in named))), named)
         case Join():
             return _keep_join(plan, needed)
+        case Spread(input, name, item):
+            return replace(plan, input=_keep(input, (needed - {name}) | columns_of(item)))
         case Aggregate(input, keys, measures):
             reads = _reads(*(e for _, e in keys), *(m.item for m in measures if m.item is not None))
             return Aggregate(_keep(input, reads), keys, measures)

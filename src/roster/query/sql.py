@@ -28,6 +28,7 @@ from roster.query.plan import (
     Read,
     Sort,
     SortKey,
+    Spread,
     Union,
     Values,
     Window,
@@ -35,6 +36,7 @@ from roster.query.plan import (
 )
 from roster.query.repeats import repeated_aggregates
 from roster.query.sql_expr import (
+    Known,
     Parameters,
     Scope,
     call,
@@ -55,9 +57,12 @@ class Rendered:
     parameters: tuple[Scalar, ...]
 
 
-def render(plan: Plan, dialect: Dialect) -> Rendered:
-    """The statement that gives the rows of `plan`, its columns in the order of the plan's schema."""
-    rendering = _Rendering(dialect, repeated_aggregates(plan))
+def render(plan: Plan, dialect: Dialect, arrays: Known = lambda: None) -> Rendered:
+    """The statement that gives the rows of `plan`, its columns in the order of the plan's schema.
+
+    `arrays`: where arrays are, as far as it is known; they may be anywhere else.
+    """
+    rendering = _Rendering(dialect, repeated_aggregates(plan), arrays)
     select = _close(rendering.open(plan))
     for name, query in rendering.named.values():
         select = select.with_(identifier(name), query, materialized=True, copy=False)
@@ -139,8 +144,9 @@ def _close(block: _Block) -> exp.Select:
 class _Rendering:
     """The parameters and table names given out while one plan is rendered, and the queries given a name."""
 
-    def __init__(self, dialect: Dialect, repeated: tuple[Aggregate, ...] = ()) -> None:
+    def __init__(self, dialect: Dialect, repeated: tuple[Aggregate, ...], arrays: Known) -> None:
         self.dialect = dialect
+        self._arrays = arrays
         self.parameters = Parameters()
         self.named: dict[int, tuple[str, exp.Select]] = {}
         self._repeated = repeated
@@ -161,6 +167,8 @@ class _Rendering:
                 return self._project(input, columns_)
             case Join():
                 return self._join(plan)
+            case Spread(input, name, item):
+                return self._spread(input, name, item)
             case Aggregate(input, keys, measures):
                 return self._named(plan) if plan in self._repeated else self._aggregate(input, keys, measures)
             case Window():
@@ -184,7 +192,7 @@ class _Rendering:
         return f"t{self._aliases}"
 
     def _scope(self, columns: Mapping[str, exp.Expr]) -> Scope:
-        return Scope(self.dialect, self.parameters, columns)
+        return Scope(self.dialect, self.parameters, columns, self._arrays)
 
     def _expr(self, expr: Expr, block: _Block) -> exp.Expr:
         return render_expr(expr, self._scope(block.columns))
@@ -280,6 +288,16 @@ class _Rendering:
             block = self._wrap(block)
         return replace(block, order=tuple(self._order(keys, block)))
 
+    def _spread(self, input: Plan, name: str, item: Expr) -> _Block:
+        block = self._reach(input)
+        return self._beside(block, name, call("unnest", call(self.dialect.each_text, self._expr(item, block))))
+
+    def _beside(self, block: _Block, name: str, node: exp.Expr) -> _Block:
+        """The block with one column more."""
+        names = [*block.columns, name]
+        added = exp.alias_(node, identifiers(names)[-1], quoted=True)
+        return replace(block, columns=_columns(names), output=(*_list(block), added))
+
     def _window(self, plan: Window) -> _Block:
         block = self._reach(plan.input)
         item = None if plan.item is None else self._expr(plan.item, block)
@@ -298,9 +316,7 @@ class _Rendering:
             partition_by=[self._expr(p, block) for p in plan.partition],
             order=exp.Order(expressions=order) if order else None,
         )
-        names = [*block.columns, plan.name]
-        added = exp.alias_(node, identifiers(names)[-1], quoted=True)
-        return replace(block, columns=_columns(names), output=(*_list(block), added))
+        return self._beside(block, plan.name, node)
 
     def _union(self, inputs: tuple[Plan, ...]) -> _Block:
         blocks = [self.open(input) for input in inputs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -39,6 +39,7 @@ from roster.query.expr import (
     Or,
     Pieces,
     Scalar,
+    Texts,
     Wild,
     type_of,
 )
@@ -65,12 +66,25 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrays:
+    """What is known of columns of this name: where else than inside an array none is but at these paths."""
+
+    column: str
+    paths: frozenset[tuple[str, ...]]
+
+
+Known = Callable[[], Arrays | None]
+"""Asked for when it matters."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """What an expression may name: the columns at hand and, inside an AnyOf, the item at hand."""
 
     dialect: Dialect
     parameters: Parameters
     columns: Mapping[str, exp.Expr]
+    arrays: Known = lambda: None
     item: exp.Expr | None = None
     depth: int = field(default=0)
 
@@ -118,6 +132,8 @@ def render_expr(expr: Expr, scope: Scope) -> exp.Expr:
             return scope.item.copy()
         case AnyOf():
             return _any_of(expr, scope)
+        case Texts():
+            return _texts(expr, scope)
         case Not(IsNull(item)):
             return exp.Not(this=is_null(render_expr(item, scope)))
         case Not(Not(item)):
@@ -271,23 +287,64 @@ def _in_blocks(item: exp.Expr, blocks: tuple[str, ...], scope: Scope) -> exp.Exp
     return exp.or_(*ranges)
 
 
-def _any_of(expr: AnyOf, scope: Scope) -> exp.Expr:
-    """A CASE: arrays on the way are opened by list functions, which cost; all else takes the plain path."""
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The value at a path; the items reached along it, and whether an array is on it, where one may be.
+
+    Arrays are opened by list functions, which cost, and to look at what is on the way costs as much as to read all
+    of it: so the engine should know where none is.
+    """
+
+    value: exp.Expr
+    items: exp.Expr | None = None
+    is_array: exp.Expr | None = None
+
+    def choose(self, several: Callable[[exp.Expr], exp.Expr], one: Callable[[exp.Expr], exp.Expr]) -> exp.Expr:
+        """What items come to where there is an array, else what the value does."""
+        if self.items is None or self.is_array is None:
+            return one(self.value)
+        return exp.Case(ifs=[exp.If(this=self.is_array, true=several(self.items))], default=one(self.value))
+
+
+def _along(source: Expr, keys: tuple[str, ...], scope: Scope) -> _Way:
     dialect, bind = scope.dialect, scope.parameters.bind
-    path = [render_expr(expr.source, scope)]
-    items = call(dialect.items, path[0].copy())
-    for key in expr.keys:
+    path = [render_expr(source, scope)]
+    for key in keys:
         path.append(call(dialect.get, path[-1].copy(), bind(key)))
+    first = _first_array(source, keys, scope.arrays())
+    if first is None:
+        return _Way(path[-1])
+    items = call(dialect.items, path[first].copy())
+    for key in keys[first:]:
         items = call(dialect.items_at, items, bind(key))
-    inner = replace(scope, depth=scope.depth + 1)
-    name = _fresh(f"item{inner.depth}", scope)
-    holds = exp.Lambda(this=_reached(column(name), expr.where, inner), expressions=[identifier(name)])
-    some = exp.GT(this=call("length", call("list_filter", items, holds)), expression=exp.Literal.number(0))
-    is_array, *on_way = (call(dialect.is_array, node.copy()) for node in reversed(path))
+    is_array, *on_way = (call(dialect.is_array, node.copy()) for node in reversed(path[first:]))
     if on_way:
         absent = exp.If(this=is_null(path[-1].copy()), true=exp.or_(*on_way))
         is_array = exp.Case(ifs=[absent], default=is_array)
-    return exp.Case(ifs=[exp.If(this=is_array, true=some)], default=_reached(path[-1], expr.where, inner))
+    return _Way(path[-1], items, is_array)
+
+
+def _first_array(source: Expr, keys: tuple[str, ...], known: Arrays | None) -> int | None:
+    """How many keys lead to the first value on the way that may be an array; None when there is none."""
+    if known is None or not isinstance(source, Column) or source.name != known.column:
+        return 0
+    return next((n for n in range(len(keys) + 1) if keys[:n] in known.paths), None)
+
+
+def _any_of(expr: AnyOf, scope: Scope) -> exp.Expr:
+    inner = replace(scope, depth=scope.depth + 1)
+    name = _fresh(f"item{inner.depth}", scope)
+
+    def some(items: exp.Expr) -> exp.Expr:
+        holds = exp.Lambda(this=_reached(column(name), expr.where, inner), expressions=[identifier(name)])
+        return exp.GT(this=call("length", call("list_filter", items, holds)), expression=exp.Literal.number(0))
+
+    return _along(expr.source, expr.keys, scope).choose(some, lambda value: _reached(value, expr.where, inner))
+
+
+def _texts(expr: Texts, scope: Scope) -> exp.Expr:
+    several, one = scope.dialect.many_texts, scope.dialect.one_text
+    return _along(expr.source, expr.keys, scope).choose(lambda i: call(several, i), lambda v: call(one, v))
 
 
 def _reached(value: exp.Expr, where: Expr, scope: Scope) -> exp.Expr:
