@@ -59,8 +59,8 @@ def rows_of(plan: Plan, tables: Tables) -> list[Row]:
             return [{name: value_of(expr, row) for name, expr in columns} for row in rows_of(input, tables)]
         case Join():
             return join(plan, tables)
-        case Spread(input, name, item):
-            return [row | {name: text} for row in rows_of(input, tables) for text in texts_in(value_of(item, row))]
+        case Spread():
+            return spread(plan, rows_of(plan.input, tables))
         case Aggregate():
             return aggregate(plan, rows_of(plan.input, tables))
         case Window():
@@ -78,6 +78,16 @@ def rows_of(plan: Plan, tables: Tables) -> list[Row]:
         case FillTime():
             return fill_time(plan, rows_of(plan.input, tables))
     assert_never(plan)
+
+
+def spread(plan: Spread, rows: list[Row]) -> list[Row]:
+    answer = []
+    for row in rows:
+        texts = texts_in(value_of(plan.item, row))
+        kept = texts if plan.only is None else [text for text in texts if text in plan.only]
+        for place, text in enumerate(kept, 1):
+            answer.append(row | {plan.name: text} | ({} if plan.place is None else {plan.place: place}))
+    return answer
 
 
 def join(plan: Join, tables: Tables) -> list[Row]:

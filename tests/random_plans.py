@@ -176,11 +176,13 @@ def windows(draw: DrawFn, input: Plan) -> Plan:
 def spreads(draw: DrawFn, input: Plan) -> Plan:
     """Rows by the texts of a value, told by itself or by a column that has them."""
     texts = Texts(draw(exprs(schema_of(input), Type.ANY, 1)), draw(paths()))
-    told, each = fresh_names(draw, 2, {c.name for c in schema_of(input)})
+    told, each, counted = fresh_names(draw, 3, {c.name for c in schema_of(input)})
+    only = draw(st.none() | st.lists(st.none() | st.sampled_from(PLAIN_TEXTS), max_size=3).map(tuple))
+    place = draw(st.none() | st.just(counted))
     if draw(st.booleans()):
-        return Spread(input, each, texts)
+        return Spread(input, each, texts, only, place)
     kept = tuple((c.name, Column(c.name, c.type)) for c in schema_of(input))
-    return Spread(Project(input, (*kept, (told, texts))), each, Column(told, Type.STRING))
+    return Spread(Project(input, (*kept, (told, texts))), each, Column(told, Type.STRING), only, place)
 
 
 @st.composite
@@ -337,7 +339,9 @@ def focused(draw: DrawFn) -> tuple[World, Plan]:
     column = Column("v", type)
     whole = draw(st.integers(0, 5))
     if type is Type.ANY and whole < 3:
-        return world, Spread(read, "each", Texts(column, draw(paths())))
+        kept = [text for row in rows for text in texts_of(row["v"])]
+        only = draw(st.none() | st.lists(st.sampled_from([None, *kept]), max_size=4).map(tuple))
+        return world, Spread(read, "each", Texts(column, draw(paths())), only, draw(st.none() | st.just("place")))
     if type is not Type.ANY and whole == 0:
         order = (SortKey(Column("n", Type.INTEGER), draw(st.booleans())),)
         rank = draw(st.sampled_from(Rank))
@@ -374,6 +378,13 @@ def particular(draw: DrawFn, topic: str, column: Column) -> list[Expr]:
             return [*(Cast(Get(column, "k"), t) for t in Type), texts, *draw(st.lists(some, min_size=1, max_size=3))]
         case _:
             return []
+
+
+def texts_of(value: Any) -> list[str]:
+    """Texts anywhere inside a value."""
+    if isinstance(value, dict | list):
+        return [text for part in (value.values() if isinstance(value, dict) else value) for text in texts_of(part)]
+    return [value] if isinstance(value, str) else []
 
 
 NOTHING = World({"events": (SchemaColumn("n", Type.INTEGER),)}, {"events": []})

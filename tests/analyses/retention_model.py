@@ -203,7 +203,7 @@ def return_tags(
 ) -> list[Tags]:
     """The values of the first return of each entry in each period: groups of returns are ranked by them."""
     made: list[Tags] = []
-    for entry, _ in placed:
+    for entry in {id(entry): entry for entry, _ in placed}.values():
         for column in range(len(asked.columns[entry.cohort])):
             since, until = asked.columns[entry.cohort][column]
             found = returns_in(asked, entry, column, returning)

@@ -172,7 +172,7 @@ def graph_filters(draw: st.DrawFn, aliases: list[str]) -> Body:
 def groups_by(draw: st.DrawFn, search: Body) -> list[Body]:
     pick = st.sampled_from
     aliases = model.steps_of(search)
-    facets = draw(st.lists(pick(FACETS), max_size=draw(pick((0, 1, 1, 2)))))
+    facets = draw(st.lists(pick((*FACETS, *["@context.plan"] * 2)), max_size=draw(pick((0, 1, 1, 2)))))
     return [
         {
             "facet": facet,

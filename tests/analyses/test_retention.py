@@ -134,7 +134,7 @@ def cases(draw: st.DrawFn, groups_min: int = 0, groups_max: int = 2, returns: bo
         draw(pick((False, False, True))),
     )
     kinds = st.booleans() if returns is None else st.just(returns)
-    one = st.tuples(pick(FACETS), kinds, pick((1, 2, 100)), st.booleans())
+    one = st.tuples(pick((*FACETS, *["@context.plan"] * 4)), kinds, pick((1, 2, 100)), st.booleans())
     chosen = draw(st.lists(one, min_size=groups_min, max_size=groups_max))
     cohorts = (
         model.fixed(since, until, interval[1])

@@ -15,6 +15,7 @@ from inside import Inside, inside
 from roster.operations.analytics import query_scalar, query_timeseries
 from roster.operations.context import Context, Reply, Request
 from roster.operations.load import load_events
+from roster.operations.retention_queries import query_retention_grid
 
 TAGS: dict[str, Any] = {
     "u1": ["new", "vip", "new"],
@@ -94,6 +95,34 @@ def test_outer_groups_are_ranked_by_events_and_not_by_the_groups_within(shop: In
     assert rows(views(shop, plan, TAGGED)) == free
     shown = views(shop, plan, TAGGED, interval=86_400_000)
     assert [series["group_tags"] for series in shown["series"]] == [[plan, tag] for plan, tag, _ in free]
+
+
+def back(shop: Inside, *groups: Body) -> dict[tuple[str, ...], list[int]]:
+    """The groups of retention by day, entered by any event, and how many return in column 0 and 1."""
+    day = {"type": "calendar", "value": {"type": "day"}}
+    search = {
+        "cohort_criteria": {"base_query": searched("*"), "time_interval": day},
+        "retention_entity": "@usr.id",
+        "return_condition": "conversion_on",
+    }
+    query = {"search": search, "compute": {"aggregation": "count", "metric": "__dd.retention"}, "group_by": [*groups]}
+    attributes = {"from": DAY, "to": DAY + 2 * 86_400_000, "query": query}
+    body = {"data": {"type": "retention_grid_request", "attributes": attributes}}
+    cohorts = query_retention_grid(shop.context, shop.request(body)).body["data"]["attributes"]["cohorts"]
+    first = [c for c in cohorts if c["type"] == "raw" and c["cohort_index"] == 0 and c["group_tags"]]
+    return {tuple(c["group_tags"]): [cell["cell_count"] for cell in c["cells"]] for c in first}
+
+
+def test_who_enters_in_several_groups_returns_in_each_of_them(shop: Inside) -> None:
+    tags, plan = TAGGED | {"target": "cohort"}, {"facet": "@context.plan", "target": "return_period"}
+    found = back(shop, tags, plan)
+    assert {tags for tags in found if tags[1] == "pro"} == {("new", "pro"), ("vip", "pro"), ("7", "pro")}
+    assert found["vip", "pro"] == [2, 0]
+
+
+def test_groups_of_returns_are_ranked_by_people_and_not_by_their_groups_of_entry(shop: Inside) -> None:
+    tags, plan = TAGGED | {"target": "cohort"}, {"facet": "@context.plan", "target": "return_period", "limit": 1}
+    assert {plan for _, plan in back(shop, tags, plan)} == {"free"}
 
 
 def test_two_groups_by_one_array_are_all_pairs_of_its_texts(shop: Inside) -> None:

@@ -109,14 +109,33 @@ def test_what_a_session_takes_from_its_views_is_noted(engine: Engine) -> None:
     assert found(asking(engine), ("session", "initial_view", "url_query"), "a") == ["session:s"]
 
 
-def test_too_many_paths_mean_everywhere(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_paths_mean_all_that_begin_like_them_and_then_everywhere(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(arrays, "PATHS_MAX", 2)
-    for number in range(4):
-        rest = {"context": {f"key{number}": [f"value{number}"]}}
-        engine.events.apply_segment(number + 1, engine.segment(event(f"e{number}", rest=rest)))
-    assert len(engine.rows("SELECT * FROM array_paths")) == 3
+    sent = [("a", "b"), ("a", "c"), ("a", "d"), ("a", "e"), ("b", "c"), ("c", "d"), ("d", "e")]
     asked = asking(engine)
-    assert [found(asked, ("context", f"key{n}"), f"value{n}") for n in range(4)] == [[f"e{n}"] for n in range(4)]
+    for number, (first, second) in enumerate(sent):
+        rest = {first: {second: [f"value{number}"]}}
+        engine.events.apply_segment(number + 1, engine.segment(event(f"e{number}", rest=rest)))
+        assert [found(asked, sent[n], f"value{n}") for n in range(number + 1)] == [[f"e{n}"] for n in range(number + 1)]
+    assert known(engine) == {("a", "b"), ("a", "c"), ("a",), ("b",), ()}
+
+
+def test_of_a_key_that_json_has_twice_the_last_is_looked_at(engine: Engine) -> None:
+    path = engine.folder / "e.parquet"
+    kind = """'{"a": 1, "a": ["x", "y"]}'::JSON AS kind"""
+    engine.rows(f"COPY (SELECT 'u' AS \"user\", 1700000000 AS at, {kind}) TO '{path}'")
+    engine.load(path, {"usr.id": "user", "date": "at", "type": "=view"})
+    assert len(found(asking(engine), ("context", "kind", "a"), "x")) == 1
+
+
+def test_what_is_too_deep_to_look_through_means_everywhere(engine: Engine) -> None:
+    path = engine.folder / "e.parquet"
+    deep = "repeat('{\"a\":', 1200) || '[1]' || repeat('}', 1200)"
+    engine.rows(f"COPY (SELECT 'u' AS \"user\", 1700000000 AS at, ({deep})::JSON AS kind) TO '{path}'")
+    assert engine.load(path, {"usr.id": "user", "date": "at", "type": "=view"}).stored == 1
+    assert known(engine) == {()}
 
 
 def test_a_store_that_did_not_note_them_does_so_when_it_opens(engine: Engine) -> None:

@@ -32,8 +32,8 @@ LIMIT_DEFAULT = 100
 BUCKET = "bucket"
 BY = "#by"
 """The column that groups are ranked by."""
-_ROW, _TURN = Column("#row", Type.INTEGER), Column("#turn", Type.INTEGER)
-"""The number of a row before its groups, where it may be in several, and which of these it is."""
+_NTH = "#nth"
+"""Begins the column that counts the values of a group on a row, for groups within others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def keyed(plan: Plan, groups: Sequence[GroupBy], facets: Sequence[Expr], values:
     """
     if not groups:
         return plan
-    plan, texts = _spread(plan, facets, values or facets)
+    plan, texts = _spread(plan, groups, facets, values or facets)
     conditions: list[Expr] = []
     named: list[Named] = [(c.name, Column(c.name, c.type)) for c in schema_of(plan)]
     for place, (group, text) in enumerate(zip(groups, texts, strict=True)):
@@ -87,18 +87,21 @@ def keyed(plan: Plan, groups: Sequence[GroupBy], facets: Sequence[Expr], values:
     return Project(where(plan, conjunction(*conditions)), tuple(named))
 
 
-def _spread(plan: Plan, facets: Sequence[Expr], values: Sequence[Expr]) -> tuple[Plan, list[Expr]]:
+def _spread(
+    plan: Plan, groups: Sequence[GroupBy], facets: Sequence[Expr], values: Sequence[Expr]
+) -> tuple[Plan, list[Expr]]:
     """The rows, once for each of several values, and the text of each facet there."""
     texts = [text_of(value) for value in values]
     several = [place for place, facet in enumerate(facets) if isinstance(facet, Texts)]
-    if any(several):
-        plan = Window(plan, _ROW.name, Rank.ROW_NUMBER, None, (), ())
-    if several:
-        columns = tuple((c.name, Column(c.name, c.type)) for c in schema_of(plan))
-        plan = Project(plan, (*columns, *((f"#texts{place}", texts[place]) for place in several)))
+    if not several:
+        return plan, texts
+    columns = tuple((c.name, Column(c.name, c.type)) for c in schema_of(plan))
+    plan = Project(plan, (*columns, *((f"#texts{place}", texts[place]) for place in several)))
     for place in several:
-        each = Column(f"#text{place}", Type.STRING)
-        plan, texts[place] = Spread(plan, each.name, Column(f"#texts{place}", Type.STRING)), each
+        told, each = (Column(f"#{name}{place}", Type.STRING) for name in ("texts", "text"))
+        kept = groups[place].values
+        only = (*kept, None) if MISSING in kept else kept or None
+        plan, texts[place] = Spread(plan, each.name, told, only, f"{_NTH}{place}" if place else None), each
     return plan, texts
 
 
@@ -107,11 +110,17 @@ def ranks_of(groups: Sequence[GroupBy], computed: Compute, facets: Facets) -> tu
     return tuple(measure_of(BY, group.rank or computed, facets) for group in groups)
 
 
-def ranked(plan: Plan, groups: Sequence[GroupBy], ranks: Sequence[Measure]) -> Plan:
-    """The keyed rows of the groups that stay, beside their ranks. `ranks`: see `ranks_of`."""
+def ranked(plan: Plan, groups: Sequence[GroupBy], ranks: Sequence[Measure], identity: Sequence[Column] = ()) -> Plan:
+    """The keyed rows of the groups that stay, beside their ranks. `ranks`: see `ranks_of`.
+
+    `identity`: of rows that may be there more than once, and then count once.
+    """
     for place, group in enumerate(groups):
         keys = [key_of(n) for n in range(place + 1)]
-        counted = Aggregate(_once(plan, keys), tuple((k.name, k) for k in keys), (ranks[place],))
+        rows = _once(plan, place)
+        if identity:
+            rows = Aggregate(rows, tuple((c.name, c) for c in (*keys, *identity)), ())
+        counted = Aggregate(rows, tuple((k.name, k) for k in keys), (ranks[place],))
         best = _best(counted, place, group)
         renamed: tuple[Named, ...] = (
             *((f"#of{place}.{n}", key) for n, key in enumerate(keys)),
@@ -122,12 +131,11 @@ def ranked(plan: Plan, groups: Sequence[GroupBy], ranks: Sequence[Measure]) -> P
     return plan
 
 
-def _once(plan: Plan, keys: Sequence[Column]) -> Plan:
-    """Each row once a group, though it may be in several of the groups within."""
-    if _ROW.name not in {c.name for c in schema_of(plan)}:
-        return plan
-    turns = Window(plan, _TURN.name, Rank.ROW_NUMBER, None, (*keys, _ROW), ())
-    return Filter(turns, Compare("=", _TURN, Literal(1, Type.INTEGER)))
+def _once(plan: Plan, place: int) -> Plan:
+    """Each row once a group, though the groups within may have several values of it."""
+    counted = [c for c in schema_of(plan) if c.name.startswith(_NTH) and int(c.name.removeprefix(_NTH)) > place]
+    firsts = [Compare("=", Column(c.name, c.type), Literal(1, Type.INTEGER)) for c in counted]
+    return where(plan, conjunction(*firsts))
 
 
 def _best(counted: Plan, place: int, group: GroupBy) -> Plan:

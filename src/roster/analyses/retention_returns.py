@@ -24,7 +24,7 @@ from roster.analyses.retention import (
     own_column,
 )
 from roster.model.schema import Column as SchemaColumn, Type
-from roster.query.expr import Column, Compare, Expr, Literal
+from roster.query.expr import Column, Compare, Expr, Literal, Texts
 from roster.query.plan import (
     Agg,
     Aggregate,
@@ -73,10 +73,13 @@ def count_by_returns(
     rows = _first_returns(asked, traffic, Project(plan, columns), return_values)
     if traffic.same:
         none = Literal(None, Type.INTEGER)
-        first = Project(mine, (*_kept(mine, ENTITY, ENTRY), (PLACE.name, none), (BEFORE.name, none)))
+        first = Project(mine, (*_kept(mine, ENTRY), (PLACE.name, none), (BEFORE.name, none)))
         rows = Union((first, Project(rows, tuple((c.name, Column(c.name, c.type)) for c in schema_of(first)))))
     texts = [_value(n) for n in range(len(of_returns))]
-    rows = ranked(keyed(rows, of_returns, return_values, texts), of_returns, (BY_COUNT,) * len(of_returns))
+    several = any(isinstance(value, Texts) for value in entry_values)
+    identity = (ENTITY, COHORT, PLACE) if several else ()
+    ranks = (BY_COUNT,) * len(of_returns)
+    rows = ranked(keyed(rows, of_returns, return_values, texts), of_returns, ranks, identity)
     kept: tuple[Named, ...] = tuple((name, Column(name, _type(rows, name))) for name, _ in outer)
     keys = (*kept, *group_names(len(of_returns)), (COHORT.name, COHORT), (PLACE.name, PLACE), (BEFORE.name, BEFORE))
     cells = Aggregate(rows, keys, (Measure(COUNT, Agg.COUNT),))
@@ -106,10 +109,12 @@ def _first_returns(asked: Retention, traffic: Traffic, entered: Plan, values: Se
         met, place = own_column(met, asked.periods, _AT)
     else:
         place = place_in(_AT, grid)
-    keys = (*_kept(entered, ENTRY), (PLACE.name, place), (_AT.name, _AT))
+    mine = _kept(entered, ENTRY)
+    keys = (*mine, (PLACE.name, place), (_AT.name, _AT))
     smallest = tuple(Measure(name, Agg.MIN, Column(name, Type.STRING)) for name, _ in texts)
     moments = Aggregate(met, keys, smallest)
-    turns = Window(moments, _TURN.name, Rank.ROW_NUMBER, None, (ENTITY, COHORT, PLACE), (SortKey(_AT),))
+    whose = tuple(value for _, value in mine)
+    turns = Window(moments, _TURN.name, Rank.ROW_NUMBER, None, (*whose, PLACE), (SortKey(_AT),))
     firsts: Plan = Filter(turns, Compare("=", _TURN, Literal(1, Type.INTEGER)))
     if traffic.same:  # whoever entered is in column 0 already
         of, base = Column("#in", Type.INTEGER), Column("#base", Type.INTEGER)
@@ -117,4 +122,4 @@ def _first_returns(asked: Retention, traffic: Traffic, entered: Plan, values: Se
             (SchemaColumn(of.name, of.type), SchemaColumn(base.name, base.type)), tuple(enumerate(asked.periods.bases))
         )
         firsts = Filter(Join(firsts, bases, "inner", ((COHORT, of),)), Compare(">", PLACE, base))
-    return Window(firsts, BEFORE.name, Rank.LAG, PLACE, (ENTITY, COHORT), (SortKey(PLACE),))
+    return Window(firsts, BEFORE.name, Rank.LAG, PLACE, whose, (SortKey(PLACE),))

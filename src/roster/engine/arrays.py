@@ -7,7 +7,7 @@ inside an array is not noted apart. Holds no transaction of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import duckdb
@@ -16,19 +16,38 @@ from roster.model.schema import EVENT_REST
 from roster.query.sql_expr import Arrays
 
 PATHS_MAX = 1_000
-"""Paths noted; with more of them an array may be anywhere."""
+"""Paths noted whole, and then as many again by their first key; with more of them an array may be anywhere."""
 _ANYWHERE: tuple[str, ...] = ()
+_PORTION = 2_000
+"""Structures looked at together."""
+
+Paths = frozenset[tuple[str, ...]]
 
 
 def learn_arrays(connection: duckdb.DuckDBPyConnection, texts: str) -> None:
     """Note the paths of arrays in what the SELECT `texts` gives, as `said`: JSON of the rest of events."""
-    structures = f"SELECT DISTINCT json_structure(said)::VARCHAR FROM ({texts}) WHERE contains(said::VARCHAR, '[')"
-    found = {path for (text,) in connection.execute(structures).fetchall() for path in _paths(json.loads(text))}
     known = _read(connection)
-    if found <= known or _ANYWHERE in known:
-        return
-    fresh = found - known if len(found | known) <= PATHS_MAX else {_ANYWHERE}
-    connection.execute("INSERT INTO array_paths SELECT unnest($1::VARCHAR[][])", [[list(path) for path in fresh]])
+    found: set[tuple[str, ...]] = set()
+    structures = f"SELECT DISTINCT json_structure(said)::VARCHAR FROM ({texts}) WHERE contains(said::VARCHAR, '[')"
+    told = connection.execute(structures)
+    while portion := told.fetchmany(_PORTION):
+        found |= {path for (text,) in portion for path in _paths(text) if not _is_known(path, known)}
+    fresh = _bounded(frozenset(found), known)
+    if fresh:
+        connection.execute("INSERT INTO array_paths SELECT unnest($1::VARCHAR[][])", [[list(path) for path in fresh]])
+
+
+def _bounded(found: Paths, known: Paths) -> Paths:
+    """What to note: the paths, or where they are too many, what they begin with."""
+    heads = frozenset(path[:1] for path in found)
+    for fresh, most in ((found, PATHS_MAX), (heads, 2 * PATHS_MAX)):
+        if len(known | fresh) <= most:
+            return fresh
+    return frozenset({_ANYWHERE})
+
+
+def _is_known(path: tuple[str, ...], known: Paths) -> bool:
+    return any(path[:n] in known for n in range(len(path) + 1))
 
 
 def read_arrays(connection: duckdb.DuckDBPyConnection) -> Arrays:
@@ -36,15 +55,22 @@ def read_arrays(connection: duckdb.DuckDBPyConnection) -> Arrays:
     return Arrays(EVENT_REST.name, _read(connection))
 
 
-def _read(connection: duckdb.DuckDBPyConnection) -> frozenset[tuple[str, ...]]:
+def _read(connection: duckdb.DuckDBPyConnection) -> Paths:
     return frozenset(tuple(keys) for (keys,) in connection.execute("SELECT keys FROM array_paths").fetchall())
 
 
-def _paths(structure: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The outermost arrays of a structure as `json_structure` tells it."""
+def _paths(structure: str) -> Iterable[tuple[str, ...]]:
+    """The outermost arrays of a structure as `json_structure` tells it; anywhere in one too deep to look through."""
+    try:
+        return list(_outermost(json.loads(structure), ()))
+    except RecursionError:
+        return [_ANYWHERE]
+
+
+def _outermost(structure: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     match structure:
         case list():
             yield keys
         case dict():
             for key, inner in structure.items():
-                yield from _paths(inner, (*keys, key))
+                yield from _outermost(inner, (*keys, key))

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -129,7 +130,7 @@ class DuckEngine:
 
 
 def _render(connection: duckdb.DuckDBPyConnection, settled: Plan) -> Rendered:
-    return render(settled, DUCKDB, lambda: read_arrays(connection))
+    return render(settled, DUCKDB, cache(lambda: read_arrays(connection)))
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, settled: Plan, budget: Budget) -> list[tuple[Any, ...]]:

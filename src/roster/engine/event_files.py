@@ -206,6 +206,8 @@ def _stage_table(connection: duckdb.DuckDBPyConnection, path: Path, format: str,
     columns["event_id"] = f"coalesce({columns.get('event_id', 'NULL')}, $digest || ':' || file_row_number)"
     parameters["digest"] = digest
     columns["said"] = f"({table.rest(layout)})::JSON"
+    if any("JSON" in type for type in types.values()):  # of a key that it has twice the last counts, as it is stored
+        columns["said"] += "::VARIANT::JSON"
     connection.execute(
         f"INSERT INTO staging BY NAME {SPLIT} FROM (SELECT file_row_number AS n, false AS fresh, "
         f"{', '.join(f'{sql} AS {_quote(name)}' for name, sql in columns.items())} FROM {relation})",

@@ -40,6 +40,7 @@ class Dialect:
     one_text: str
     many_texts: str
     each_text: str
+    texts_among: str
     address: str
     quantile: str
     from_ms: str
@@ -145,6 +146,8 @@ _MACROS = {
     "roster_many_texts(items)": """roster_told(list_sort(list_distinct(list_transform(items,
         LAMBDA roster_item : roster_any_text(roster_item)))))""",
     "roster_each_text(x)": "CASE WHEN starts_with(x, '[') THEN CAST(CAST(x AS JSON) AS VARCHAR[]) ELSE [x] END",
+    "roster_texts_among(texts, among, missing)": """list_filter(texts, LAMBDA roster_text :
+        CASE WHEN roster_text IS NULL THEN missing ELSE list_contains(CAST(among AS VARCHAR[]), roster_text) END)""",
     # IP addresses as 32 hex digits, IPv4 as the IPv4-mapped part of IPv6; '' for any other text.
     "roster_ipv4_part(x, n, m)": """format('{:02x}{:02x}', CAST(split_part(x, '.', n) AS INTEGER),
         CAST(split_part(x, '.', m) AS INTEGER))""",
@@ -235,6 +238,7 @@ DUCKDB = Dialect(
     one_text="roster_one_text",
     many_texts="roster_many_texts",
     each_text="roster_each_text",
+    texts_among="roster_texts_among",
     address="roster_address",
     quantile="quantile_cont",
     from_ms="make_timestamp_ms",

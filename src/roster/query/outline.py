@@ -71,8 +71,9 @@ def _line(plan: Plan) -> str:
             if during is not None:
                 met.append(f"{describe(during.since)} <= {describe(during.time)} < {describe(during.until)}")
             return f"Join {kind} on " + " and ".join(met)
-        case Spread(_, name, item):
-            return f"Spread {name} = each of {describe(item)}"
+        case Spread(_, name, item, only):
+            among = "" if only is None else f" among {', '.join(map(repr, only))}"
+            return f"Spread {name} = each of {describe(item)}{among}"
         case Aggregate(_, keys, measures):
             wanted = [f"{m.agg}({describe(m.item) if m.item is not None else '*'})" for m in measures]
             return f"Aggregate [{_names(wanted)}] by [{_names([name for name, _ in keys])}]"

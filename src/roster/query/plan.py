@@ -107,12 +107,15 @@ class Measure:
 class Spread:
     """The input, each row once for each text that `item` tells as Texts does, with that text beside.
 
-    Where `item` is null the row is there once, the text null.
+    Where `item` is null the row is there once, the text null. `only`: no other texts than these; None stands for null.
+    `place`: a column more, INTEGER, counts the texts of a row from 1 on.
     """
 
     input: Plan
     name: str
     item: Expr
+    only: tuple[str | None, ...] | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +249,9 @@ def schema_of(plan: Plan) -> Schema:
             return tuple(Column(name, type_of(expr)) for name, expr in columns)
         case Join(left, right, kind):
             return schema_of(left) if kind in ("semi", "anti") else schema_of(left) + schema_of(right)
-        case Spread(input, name):
-            return (*schema_of(input), Column(name, Type.STRING))
+        case Spread(input, name, _, _, place):
+            counted = (Column(place, Type.INTEGER),) if place is not None else ()
+            return (*schema_of(input), Column(name, Type.STRING), *counted)
         case Aggregate(_, keys, measures):
             named = tuple(Column(name, type_of(expr)) for name, expr in keys)
             return named + tuple(Column(m.name, measure_type(m)) for m in measures)

@@ -118,8 +118,9 @@ def _keep(plan: Plan, needed: frozenset[str]) -> Plan:
             return Project(_keep(input, _reads(*(e for _, e in named))), named)
         case Join():
             return _keep_join(plan, needed)
-        case Spread(input, name, item):
-            return replace(plan, input=_keep(input, (needed - {name}) | columns_of(item)))
+        case Spread(input, name, item, _, place):
+            counted = place if place in needed else None
+            return replace(plan, input=_keep(input, (needed - {name, place}) | columns_of(item)), place=counted)
         case Aggregate(input, keys, measures):
             reads = _reads(*(e for _, e in keys), *(m.item for m in measures if m.item is not None))
             return Aggregate(_keep(input, reads), keys, measures)

@@ -167,8 +167,8 @@ class _Rendering:
                 return self._project(input, columns_)
             case Join():
                 return self._join(plan)
-            case Spread(input, name, item):
-                return self._spread(input, name, item)
+            case Spread():
+                return self._spread(plan)
             case Aggregate(input, keys, measures):
                 return self._named(plan) if plan in self._repeated else self._aggregate(input, keys, measures)
             case Window():
@@ -288,15 +288,23 @@ class _Rendering:
             block = self._wrap(block)
         return replace(block, order=tuple(self._order(keys, block)))
 
-    def _spread(self, input: Plan, name: str, item: Expr) -> _Block:
-        block = self._reach(input)
-        return self._beside(block, name, call("unnest", call(self.dialect.each_text, self._expr(item, block))))
+    def _spread(self, plan: Spread) -> _Block:
+        block = self._reach(plan.input)
+        texts = call(self.dialect.each_text, self._expr(plan.item, block))
+        if plan.only is not None:
+            among = exp.Array(expressions=[self.parameters.bind(text) for text in plan.only if text is not None])
+            texts = call(self.dialect.texts_among, texts, among, exp.Boolean(this=None in plan.only))
+        added = {plan.name: call("unnest", texts)}
+        if plan.place is not None:
+            added[plan.place] = call("generate_subscripts", texts.copy(), exp.Literal.number(1))
+        return self._beside(block, added)
 
-    def _beside(self, block: _Block, name: str, node: exp.Expr) -> _Block:
-        """The block with one column more."""
-        names = [*block.columns, name]
-        added = exp.alias_(node, identifiers(names)[-1], quoted=True)
-        return replace(block, columns=_columns(names), output=(*_list(block), added))
+    def _beside(self, block: _Block, added: Mapping[str, exp.Expr]) -> _Block:
+        """The block with some columns more."""
+        names = [*block.columns, *added]
+        spelled = identifiers(names)[len(block.columns) :]
+        nodes = [exp.alias_(node, name, quoted=True) for name, node in zip(spelled, added.values(), strict=True)]
+        return replace(block, columns=_columns(names), output=(*_list(block), *nodes))
 
     def _window(self, plan: Window) -> _Block:
         block = self._reach(plan.input)
@@ -316,7 +324,7 @@ class _Rendering:
             partition_by=[self._expr(p, block) for p in plan.partition],
             order=exp.Order(expressions=order) if order else None,
         )
-        return self._beside(block, plan.name, node)
+        return self._beside(block, {plan.name: node})
 
     def _union(self, inputs: tuple[Plan, ...]) -> _Block:
         blocks = [self.open(input) for input in inputs]
