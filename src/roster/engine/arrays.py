@@ -26,13 +26,13 @@ Paths = frozenset[tuple[str, ...]]
 
 def learn_arrays(connection: duckdb.DuckDBPyConnection, texts: str) -> None:
     """Note the paths of arrays in what the SELECT `texts` gives, as `said`: JSON of the rest of events."""
-    known = _read(connection)
-    found: set[tuple[str, ...]] = set()
+    known, fresh = _read(connection), Paths()
     structures = f"SELECT DISTINCT json_structure(said)::VARCHAR FROM ({texts}) WHERE contains(said::VARCHAR, '[')"
     told = connection.execute(structures)
     while portion := told.fetchmany(_PORTION):
-        found |= {path for (text,) in portion for path in _paths(text) if not _is_known(path, known)}
-    fresh = _bounded(frozenset(found), known)
+        held = known | fresh
+        found = {path for (text,) in portion for path in _paths(text) if not _is_known(path, held)}
+        fresh = _bounded(fresh | found, known)
     if fresh:
         connection.execute("INSERT INTO array_paths SELECT unnest($1::VARCHAR[][])", [[list(path) for path in fresh]])
 
