@@ -148,6 +148,8 @@ def settle_portion(connection: duckdb.DuckDBPyConnection, now_ms: int) -> int:
         SELECT session_id, least(min(stale.since), any_value(span.since)) AS since,
             greatest(max(stale.until), any_value(span.until)) AS until
         FROM stale_sessions AS stale LEFT JOIN session_spans AS span USING (session_id)
+        WHERE session_id IN (SELECT session_id FROM stale_sessions WHERE since <= (
+            SELECT max(since) FROM (SELECT since FROM stale_sessions ORDER BY since LIMIT {PORTION})))
         GROUP BY session_id ORDER BY min(stale.since) LIMIT {PORTION}
         """
     )
