@@ -35,17 +35,7 @@ from roster.query.plan import (
     schema_of,
 )
 from roster.query.repeats import repeated_aggregates
-from roster.query.sql_expr import (
-    Known,
-    Parameters,
-    Scope,
-    call,
-    cast,
-    column,
-    identifier,
-    operand,
-    render_expr,
-)
+from roster.query.sql_expr import Known, Parameters, Scope, call, cast, column, identifier, operand, render_expr
 from roster.query.sql_steps import attempts, marks
 
 
