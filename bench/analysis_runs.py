@@ -14,7 +14,7 @@ import duckdb
 from bench.analyses import Analysis
 from bench.measure import Contender, Outcome, alternate, same
 from bench.reads import ENGINE, HTTP, Recorder
-from bench.server import PEAK, Server, Wire
+from bench.server import Server, Wire
 from roster.http.routes import bindings
 from roster.operations.context import Context, Request
 from roster.operations.keys import LOCAL
@@ -56,7 +56,7 @@ def run_analysis(
     )
     bases = {HTTP: BY_HAND, ENGINE: BY_HAND, BY_HAND: None}
     contenders = [Contender(name, samples[name], base=base) for name, base in bases.items()]
-    contenders.append(Contender(PEAK, (server.peak_bytes()[0] / 1e6,), "MB"))
+    contenders.append(server.peak())
     return Outcome(analysis.name, f"{analysis.note}; {len(found[-1])} equal rows", tuple(contenders))
 
 

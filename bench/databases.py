@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.services import ADMIN, DATABASE, HOST, PASSWORD, Service
 
 from bench.measure import Contender, Outcome, same
-from bench.server import Keys, Server
+from bench.server import PEAK, Keys, Server
 from bench.sources import SERVERS
 from bench.sync_readers import against_before, sync_beside
 from bench.sync_runs import Samples, Syncing, contenders, take, take_by_cursor, take_steps
@@ -64,7 +64,7 @@ def _run(syncing: Syncing, service: Service, size: Size, rounds: int) -> Outcome
     same(f"databases, rows read of {service.kind}", first.counts()[0], size.rows)
     take(samples, "first sync", first.whole_ms())
     take_steps(samples, "first sync, step", first)
-    take(samples, "first sync, memory of the server, highest", first.server_mb)
+    take(samples, f"first sync, {PEAK}", first.server_mb)
     take(samples, "first sync, memory of the reading process, highest", first.child_mb)
     answers = 0
     for number in range(1, rounds + 1):

@@ -12,7 +12,7 @@ import duckdb
 
 from bench.measure import WARM_ROUNDS, Contender, Outcome, same, time_ms
 from bench.queries import ENRICHED
-from bench.server import PEAK, Server, Wire
+from bench.server import Server, Wire
 from bench.world import CONNECTION, FIELDS, MAPPING
 
 CREATE, UPDATE = "preview of a new connection", "preview of an update"
@@ -42,9 +42,8 @@ def run_previews(
                 samples[name].append(taken_ms)
     bases = {CREATE: CREATE_HAND, UPDATE: UPDATE_HAND}
     made = [Contender(name, tuple(taken), base=bases.get(name)) for name, taken in samples.items()]
-    peak = Contender(PEAK, (server.peak_bytes()[0] / 1e6,), "MB")
     note = "match rates both ways, reasons, cells, and values added, changed and lost of each name; nothing is changed"
-    return Outcome("previews", note, (*made, peak))
+    return Outcome("previews", note, (*made, server.peak()))
 
 
 def _ask(wire: Wire, verb: str, id: str, attributes: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bench.measure import Contender
+
 NO_LIMITS = dict.fromkeys(("audience_read", "audience_write", "reference_tables_write", "events"), "1000000/second")
 IDLE_MAX_S = 2.0
 PEAK = "memory of the server, highest"
@@ -167,6 +169,10 @@ class Server:
         for child in (int(pid) for path in children for pid in _text(path).split()):
             found.append(_sizes(child).get("VmHWM", 0))
         return _sizes(self._pid())["VmHWM"], max(found)
+
+    def peak(self) -> Contender:
+        """The first of `peak_bytes` as a line of an outcome."""
+        return Contender(PEAK, (self.peak_bytes()[0] / 1e6,), "MB")
 
     def _pid(self) -> int:
         assert self._process is not None

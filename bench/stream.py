@@ -19,7 +19,7 @@ import duckdb
 
 from bench.intake import append_sql, open_by_hand, wait_stored
 from bench.measure import Contender, Outcome, quantile, same
-from bench.server import PEAK, Keys, Server, Wire
+from bench.server import Keys, Server, Wire
 from bench.world import END_MS, Size
 from roster.base.time import instant, iso_ms
 
@@ -225,7 +225,7 @@ def run_stream(data: Path, keys: Keys, size: Size) -> Outcome:
             sent += _measure(server, by_hand, 1000, 8 // share, seconds, f"beside {QUERIES_BESIDE} queries", made)
         waits = tuple(readers.waits_ms) or (0.0,)
         made.append(Contender("queries beside, p95", (quantile(waits, 0.95),)))
-        made.append(Contender(PEAK, (server.peak_bytes()[0] / 1e6,), "MB"))
+        made.append(server.peak())
         steps = _steps(server)
     stored = duckdb.connect(str(data / "engine.duckdb"), read_only=True)
     found = stored.execute(

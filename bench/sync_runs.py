@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from bench.measure import Contender
-from bench.server import Server, Wire
+from bench.server import PEAK, Server, Wire
 from bench.sync_source import fields
 from bench.world import MAPPING
 
@@ -155,7 +155,7 @@ def take_by_cursor(samples: Samples, synced: Synced) -> None:
     """A sync that read the changed rows only."""
     take(samples, "1 % of the rows changed, by cursor", synced.whole_ms())
     take_steps(samples, "by cursor, step", synced)
-    take(samples, "by cursor, memory of the server, highest", synced.server_mb)
+    take(samples, f"by cursor, {PEAK}", synced.server_mb)
 
 
 def contenders(samples: Samples, bases: dict[str, str]) -> tuple[Contender, ...]:

@@ -123,7 +123,7 @@ class _Bench:
         synced = self._syncing.connect("file", {"path": str(path)})
         take(samples, "first sync of a CSV file", synced.whole_ms())
         take(samples, "CSV, step stage", synced.step_ms("stage"))
-        take(samples, "CSV, memory of the server, highest", synced.server_mb)
+        take(samples, f"CSV, {PEAK}", synced.server_mb)
         taken_ms, counts = time_ms(lambda: self._by_hand.sync(path))
         same("syncs, counters of CSV", synced.counts(), counts)
         take(samples, "CSV, stored, joined, counted by hand", taken_ms)

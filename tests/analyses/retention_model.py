@@ -171,13 +171,9 @@ def grid(asked: Asked, events: Sequence[Row]) -> list[tuple[tuple[str, ...], lis
     returning = entering if asked.returned is None else often(asked, kept, asked.returned)
     of_entries = [g for g in asked.groups if not g.returns]
     of_returns = [g for g in asked.groups if g.returns]
-    placed: list[tuple[Entry, tuple[str, ...]]] = []
-    for entry in entries(asked, entering):
-        placed += [(entry, tags) for tags in labels(of_entries, entry.events)]
-    outer = kept_tags(
-        [[t for e, t in placed if e is entry] for entry in {id(e): e for e, _ in placed}.values()], of_entries
-    )
-    placed = [(e, t) for e, t in placed if t in outer]
+    tagged = [(entry, labels(of_entries, entry.events)) for entry in entries(asked, entering)]
+    outer = kept_tags([tags for _, tags in tagged], of_entries)
+    placed = [(entry, t) for entry, tags in tagged for t in tags if t in outer]
     cells: dict[tuple[tuple[str, ...], tuple[str, ...]], Counter[tuple[int, int]]] = defaultdict(Counter)
     inner = kept_tags(return_tags(asked, placed, returning, of_returns), of_returns) if of_returns else [()]
     for entry, tags in placed:

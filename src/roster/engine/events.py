@@ -165,7 +165,7 @@ class DuckEvents(DuckLifecycle):
         """Store what is staged and not known yet, and bring the profiles up to it."""
         staged = _count(connection, "staging")
         merge_updates(connection)
-        learn_arrays(connection, "SELECT opened AS said FROM staging WHERE opened IS NOT NULL")
+        learn_arrays(connection, "SELECT opened AS said FROM staging")
         resolve_staged(connection)
         connection.execute(_FIRST_ONLY)
         found_at = at_ids(connection, _STAGED_IDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial, reduce
 from ipaddress import IPv4Network, ip_network
 from typing import assert_never
 
@@ -287,33 +287,22 @@ def _in_blocks(item: exp.Expr, blocks: tuple[str, ...], scope: Scope) -> exp.Exp
     return exp.or_(*ranges)
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """The value at a path; the items reached along it, and whether an array is on it, where one may be.
+Made = Callable[[exp.Expr], exp.Expr]
+
+
+def _along(source: Expr, keys: tuple[str, ...], scope: Scope, several: Made, one: Made) -> exp.Expr:
+    """What `several` makes of the items along a path where an array is on it, else what `one` makes of its value.
 
     Arrays are opened by list functions, which cost, and to look at what is on the way costs as much as to read all
     of it: so the engine should know where none is.
     """
-
-    value: exp.Expr
-    items: exp.Expr | None = None
-    is_array: exp.Expr | None = None
-
-    def choose(self, several: Callable[[exp.Expr], exp.Expr], one: Callable[[exp.Expr], exp.Expr]) -> exp.Expr:
-        """What items come to where there is an array, else what the value does."""
-        if self.items is None or self.is_array is None:
-            return one(self.value)
-        return exp.Case(ifs=[exp.If(this=self.is_array, true=several(self.items))], default=one(self.value))
-
-
-def _along(source: Expr, keys: tuple[str, ...], scope: Scope) -> _Way:
     dialect, bind = scope.dialect, scope.parameters.bind
     path = [render_expr(source, scope)]
     for key in keys:
         path.append(call(dialect.get, path[-1].copy(), bind(key)))
     first = _first_array(source, keys, scope.arrays())
     if first is None:
-        return _Way(path[-1])
+        return one(path[-1])
     items = call(dialect.items, path[first].copy())
     for key in keys[first:]:
         items = call(dialect.items_at, items, bind(key))
@@ -321,7 +310,7 @@ def _along(source: Expr, keys: tuple[str, ...], scope: Scope) -> _Way:
     if on_way:
         absent = exp.If(this=is_null(path[-1].copy()), true=exp.or_(*on_way))
         is_array = exp.Case(ifs=[absent], default=is_array)
-    return _Way(path[-1], items, is_array)
+    return exp.Case(ifs=[exp.If(this=is_array, true=several(items))], default=one(path[-1]))
 
 
 def _first_array(source: Expr, keys: tuple[str, ...], known: Arrays | None) -> int | None:
@@ -339,12 +328,12 @@ def _any_of(expr: AnyOf, scope: Scope) -> exp.Expr:
         holds = exp.Lambda(this=_reached(column(name), expr.where, inner), expressions=[identifier(name)])
         return exp.GT(this=call("length", call("list_filter", items, holds)), expression=exp.Literal.number(0))
 
-    return _along(expr.source, expr.keys, scope).choose(some, lambda value: _reached(value, expr.where, inner))
+    return _along(expr.source, expr.keys, scope, some, lambda value: _reached(value, expr.where, inner))
 
 
 def _texts(expr: Texts, scope: Scope) -> exp.Expr:
-    several, one = scope.dialect.many_texts, scope.dialect.one_text
-    return _along(expr.source, expr.keys, scope).choose(lambda i: call(several, i), lambda v: call(one, v))
+    several, one = partial(call, scope.dialect.many_texts), partial(call, scope.dialect.one_text)
+    return _along(expr.source, expr.keys, scope, several, one)
 
 
 def _reached(value: exp.Expr, where: Expr, scope: Scope) -> exp.Expr:
