@@ -126,7 +126,7 @@ class Told:
 class ScriptedStore:
     """A real HTTP server on loopback whose answers a test decides; keeps what it was asked."""
 
-    def __init__(self, answer: Callable[[str, str], Told]) -> None:
+    def __init__(self, answer: Callable[[str, str], Told], host: str = "127.0.0.1") -> None:
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
         asked = self.asked
 
@@ -150,9 +150,9 @@ class ScriptedStore:
             def log_message(self, format: str, *words: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self.secret = KEYS | {"endpoint": self.url}
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 

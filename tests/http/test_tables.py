@@ -283,7 +283,7 @@ def test_abandoned_uploads_are_swept(tmp_path: Path) -> None:
             assert monotonic() < deadline_s
             sleep(0.1)
             start_upload(server, ["id"])
-        refused(create(server, "late", {"id": "STRING"}, data["id"]), 400, "part 1", "expired")
+        refused(create(server, "late", {"id": "STRING"}, data["id"]), 400, "unknown upload", "expired")
         (url,) = data["attributes"]["part_urls"]
         assert put_part(server, url, b"id\na\n").status == 403
 

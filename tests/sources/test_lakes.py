@@ -1,6 +1,7 @@
 """Delta and Iceberg tables, written by their own libraries, in folders and on a real S3-compatible server."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from object_servers import ScriptedStore, Told
 from reads import LOCAL, Asked, Said, columns_of, make_job, rows_of, speaking
 from roster.base.errors import Code, Error
 from roster.model.source import parse_origin
@@ -21,6 +23,7 @@ from roster.ports import Cancel, Reading, Wanted
 from roster.sources import delta, iceberg
 from roster.sources.policy import Policy
 from roster.sources.process import ChildSources, SourceLimits
+from roster.sources.relay import relay
 from roster.sources.scrub import scrub
 
 KEYS = {"access_key_id": "AKIAROSTERTEST", "secret_access_key": "lake-secret-key"}
@@ -267,6 +270,61 @@ def test_iceberg_stays_where_it_may_read(tmp_path: Path, lake: Lake) -> None:
     file.symlink_to(tmp_path / "data" / "elsewhere.parquet")
     linked = make_job(tmp_path, "iceberg", options, policy=policy)
     assert failure(iceberg, linked).code is Code.FORBIDDEN
+
+
+def through(proxy: str, url: str) -> int | None:
+    """The status of a GET by a proxy, None when it gives none."""
+    try:
+        with httpx2.Client(proxy=proxy, trust_env=False) as client:
+            return client.get(url).status_code
+    except httpx2.HTTPError:
+        return None
+
+
+def test_the_proxy_of_libraries_leads_to_allowed_hosts_only() -> None:
+    policy = Policy(LOCAL, (), loopback=True)
+    with (
+        ScriptedStore(lambda method, path: Told(content=path.encode())) as store,
+        ScriptedStore(lambda method, path: Told(), "127.0.0.2") as forbidden,
+    ):
+        with relay(policy) as proxy:
+            port = int(proxy.rpartition(":")[2])
+            with httpx2.Client(proxy=proxy, trust_env=False) as client:
+                for path in ("/one?a=1", "/two"):
+                    assert client.get(f"{store.url}{path}").text == path
+                assert client.post(store.url, content=b"x" * 1_000_000).status_code == 200
+            assert "proxy-authorization" not in store.asked[0][2] and len(store.asked[2][3]) == 1_000_000
+            assert through(proxy, forbidden.url) == through(proxy, "http://169.254.169.254/") == 403
+            assert through(proxy, "https://169.254.169.254/") is None
+            assert through(proxy, "http://127.0.0.1:9/") == 502
+            assert through(f"http://127.0.0.1:{port}", store.url) == 403
+            assert through(f"http://roster:guessed@127.0.0.1:{port}", store.url) == 403
+            assert os.environ["https_proxy"] == proxy
+            for sent in (b"GET / HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n", b"x" * 100_000):
+                with socket.create_connection(("127.0.0.1", port)) as raw:
+                    raw.sendall(sent)
+                    raw.shutdown(socket.SHUT_WR)
+                    assert not raw.recv(100).startswith(b"HTTP/1.1 2")
+            assert through(proxy, store.url) == 200
+        assert through(proxy, store.url) is None and "https_proxy" not in os.environ
+    assert forbidden.asked == [] and len(store.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("module", "url"),
+    [
+        pytest.param(delta, "s3://lake/people", marks=needs_delta),
+        pytest.param(iceberg, "s3://lake/people.metadata.json", marks=needs_iceberg),
+    ],
+)
+def test_a_redirect_leads_to_no_forbidden_host(tmp_path: Path, module: Any, url: str) -> None:
+    with ScriptedStore(lambda method, path: Told(), "127.0.0.2") as forbidden:
+        away = Told(307, headers={"location": f"{forbidden.url}/lake/people"})
+        with ScriptedStore(lambda method, path: away) as store:
+            job = make_job(tmp_path, module.__name__.rpartition(".")[2], {"url": url}, store.secret)
+            error = failure(module, job)
+            assert error.code is Code.FORBIDDEN and "127.0.0.2" in error.message and store.asked
+    assert forbidden.asked == []
 
 
 @needs_iceberg

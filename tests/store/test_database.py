@@ -187,6 +187,10 @@ def test_uploads_come_back(database: Database) -> None:
     database.add_upload(upload)
     assert database.find_upload("u1") == upload
     assert database.find_upload("u2") is None
+    database.drop_uploads(upload.expires_ms)
+    assert database.find_upload("u1") == upload
+    database.drop_uploads(upload.expires_ms + 1)
+    assert database.find_upload("u1") is None
 
 
 def test_tables_come_back(database: Database) -> None:

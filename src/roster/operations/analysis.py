@@ -157,7 +157,7 @@ def answer(
 ) -> list[Answer] | Reply:
     """The answers of the plans, or with `explain=true` what would be done."""
     if request.flag("explain"):
-        return explanation(context, plans, warnings)
+        return explanation(context, request, plans, warnings)
     answers = run_plans(context, request, plans)
     for entity in Entity:
         profiles = world.of(entity)

@@ -178,7 +178,7 @@ def _reply_page(
 ) -> Reply:
     plans = [wanted.rows, wanted.total] if count else [wanted.rows]
     if request.flag("explain"):
-        return explanation(context, plans, wanted.warnings)
+        return explanation(context, request, plans, wanted.warnings)
     answers = run_plans(context, request, plans)
     _note_uses(context, request, world, operation)
     hits = [dict(zip(wanted.names, map(shown, row), strict=True)) for row in answers[0].rows]
@@ -212,11 +212,11 @@ def envelope(id: str, type: str, attributes: dict[str, Any], warnings: Sequence[
     return body
 
 
-def explanation(context: Context, plans: Sequence[Plan], warnings: Sequence[str]) -> Reply:
+def explanation(context: Context, request: Request, plans: Sequence[Plan], warnings: Sequence[str]) -> Reply:
     """What a query would do: the same code, stopped before the run."""
     steps = []
     for plan in plans:
-        made = context.engine.explain(plan, context.limits.budget())
+        made = context.engine.explain(plan, context.limits.budget(request.caller.api_key_id))
         steps.append(
             {
                 "plan": outline(plan),
@@ -259,7 +259,7 @@ def _answer_facet(context: Context, request: Request, entity: Entity, operation:
     wanted = facet(world, wanted_facet(context, request))
     plans = [wanted.values, wanted.range] if wanted.range is not None else [wanted.values]
     if request.flag("explain"):
-        return explanation(context, plans, wanted.warnings)
+        return explanation(context, request, plans, wanted.warnings)
     answers = run_plans(context, request, plans)
     _note_uses(context, request, world, operation)
     result: dict[str, Any] = {"values": [{"value": value, "count": count} for value, count in answers[0].rows]}

@@ -54,7 +54,7 @@ def create_static_segment(context: Context, request: Request) -> Reply:
         check_room(context, wanted.name)
         if request.flag("dry_run"):
             return _preview(context, request, wanted, profiles, meta)
-        keys, budget = found.listing.keys, context.limits.budget()
+        keys, budget = found.listing.keys, context.limits.budget(request.caller.api_key_id)
         context.lists.keep(id, found.entity, keys, context.clock.now_ms(), budget, request.cancel)
     reply = keep_segment(context, request, world, wanted, meta)
     if asked.upload_id is not None:

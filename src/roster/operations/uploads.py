@@ -88,7 +88,7 @@ def wanted_upload(context: Context, id: str) -> Upload:
     """The upload that a request names. Error: INVALID."""
     upload = context.store.find_upload(id)
     if upload is None:
-        raise Error(Code.INVALID, f"unknown upload {id!r}", at=UPLOAD_ID, hint="create an upload first")
+        raise Error(Code.INVALID, f"unknown upload {id!r}", at=UPLOAD_ID, hint="create one; it is forgotten some time after its addresses expired")
     return upload
 
 
@@ -113,9 +113,8 @@ def forget_upload(context: Context, upload: Upload) -> None:
 
 
 def sweep_uploads(context: Context) -> None:
-    """Remove the parts of abandoned uploads: they are kept for as long again as their addresses are good."""
-    kept_ms = int(context.limits.upload_ttl_s * 1000)
+    """Remove old uploads with their parts: they are kept for as long again as their addresses are good."""
+    context.store.drop_uploads(context.clock.now_ms() - int(context.limits.upload_ttl_s * 1000))
     for folder in (path for path in context.uploads.glob("*") if path.is_dir()):
-        upload = context.store.find_upload(folder.name)
-        if upload is None or upload.expires_ms + kept_ms < context.clock.now_ms():
+        if context.store.find_upload(folder.name) is None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from roster.model.sync import Fetched
 from roster.sources.arrow import write_batches
 from roster.sources.job import Job
 from roster.sources.lake import find_store, object_store_options, store_failure
+from roster.sources.relay import relay
 from roster.sources.web import tell
 
 
@@ -30,15 +31,20 @@ def read(job: Job) -> Fetched | None:
 
 
 def _read(job: Job) -> Fetched | None:
-    from arro3.core import RecordBatchReader
-    from deltalake import DeltaTable, QueryBuilder
+    from deltalake import DeltaTable
 
-    if url := job.origin.get("url"):
-        store = find_store(job, url, "url")
-        table = DeltaTable(url, storage_options=object_store_options(store, job.secret))
-    else:
-        folder = job.policy.open_path(job.origin.get("path"))
-        table = DeltaTable(str(folder))
+    if not (url := job.origin.get("url")):
+        return _take(job, DeltaTable(str(job.policy.open_path(job.origin.get("path")))), url)
+    options = object_store_options(find_store(job, url, "url"), job.secret)
+    with relay(job.policy) as proxy:
+        return _take(job, DeltaTable(url, storage_options=options | {"proxy_url": proxy}), url)
+
+
+def _take(job: Job, table: Any, url: str) -> Fetched | None:
+    """The rows of an open table, None when the version was read last."""
+    from arro3.core import RecordBatchReader
+    from deltalake import QueryBuilder
+
     fingerprint = f"delta:{table.metadata().id}:{table.version()}"
     if fingerprint == job.fingerprint and not job.full:
         return None

@@ -12,6 +12,7 @@ from roster.sources.arrow import write_batches
 from roster.sources.iceberg_catalog import Found, ask_catalog
 from roster.sources.job import Job
 from roster.sources.lake import find_store, store_failure
+from roster.sources.relay import relay
 from roster.sources.web import only_allowed, tell
 
 CONNECT_TIMEOUT_S = "10"
@@ -24,8 +25,8 @@ def read(job: Job) -> Fetched | None:
     from pyiceberg import exceptions
 
     try:
-        with only_allowed(job.policy):
-            return _read(job)
+        with only_allowed(job.policy), relay(job.policy) as proxy:
+            return _read(job, proxy)
     except Error:
         raise
     except (Malformed, exceptions.ValidationError) as error:
@@ -37,13 +38,13 @@ def read(job: Job) -> Fetched | None:
         raise store_failure(error, job, "the Iceberg table") from error
 
 
-def _read(job: Job) -> Fetched | None:
+def _read(job: Job, proxy: str) -> Fetched | None:
     import pyarrow as pa
     from pyiceberg.catalog.noop import NoopCatalog
     from pyiceberg.table import Table
 
     found = _find(job)
-    io = make_io(job, found.credentials)
+    io = make_io(job, found.credentials, proxy)
     metadata = found.metadata or _load(io, found.location)
     snapshot = metadata.current_snapshot_id
     fingerprint = f"iceberg:{metadata.table_uuid}:{snapshot}:{metadata.current_schema_id}"
@@ -104,8 +105,8 @@ def _count(metadata: Any) -> int | None:
         return None
 
 
-def make_io(job: Job, credentials: dict[str, str]) -> Any:
-    """Access to files, every location checked: what metadata says of places is not trusted."""
+def make_io(job: Job, credentials: dict[str, str], proxy: str) -> Any:
+    """Access to files, every location checked: what metadata says of places is not trusted; stores by the proxy."""
     from pyiceberg.io.pyarrow import PyArrowFileIO
 
     io = PyArrowFileIO({})
@@ -116,7 +117,7 @@ def make_io(job: Job, credentials: dict[str, str]) -> Any:
         if parts.scheme in ("", "file"):
             path = unquote(parts.path) if parts.scheme else location
             return plain(str(job.policy.open_path(path)))
-        io.properties |= _store_properties(job, location, credentials)
+        io.properties |= _store_properties(job, location, credentials) | {"s3.proxy-uri": proxy}
         return plain(location)
 
     io.new_input = open_checked

@@ -204,6 +204,11 @@ class Database(SyncRecords, SecretRecords, SegmentRecords, QueryRecords, UseReco
             row = connection.execute(select(uploads).where(uploads.c.id == id)).mappings().first()
         return None if row is None else upload_of(row)
 
+    def drop_uploads(self, before_ms: int) -> None:
+        """Forget the uploads whose addresses expired before that."""
+        with self._connections.write() as connection:
+            connection.execute(delete(uploads).where(uploads.c.expires_ms < before_ms))
+
     def add_table(self, table: Table, *, who: str) -> None:
         """Error: CONFLICT when the name, or the id, is taken."""
         with self._connections.write() as connection:
