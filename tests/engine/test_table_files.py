@@ -94,7 +94,7 @@ def test_a_line_number_is_where_the_row_starts(connection: duckdb.DuckDBPyConnec
         (b'id,note\n1,"x"y\n', "line 2 is no CSV"),
         (b"id,note\n1,x\n2,\xe9\n", "line 3 is not UTF-8"),
         ("id,note\n".encode("utf-16"), "line 1 is not UTF-8"),
-        (",".join(f"c{n}" for n in range(201)).encode(), "201 columns"),
+        (",".join(f"c{n}" for n in range(2001)).encode(), "2001 columns"),
     ],
 )
 def test_a_broken_csv_file_is_refused_naming_the_line(
@@ -370,3 +370,40 @@ def test_the_engine_reads_exactly_the_texts_the_model_accepts(
     cell = before + text + after
     found = connection.execute(f"SELECT {inward(type, bare('$1'))} IS NOT NULL, {bare('$1')}", [cell]).fetchone()
     assert found == (fits_text(type, cell), cell.strip(BLANKS) or None)
+
+
+@pytest.mark.parametrize("name", ["file_index", "FILE_INDEX", "file_row_number"])
+def test_columns_may_have_the_names_of_the_engine_for_places(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, name: str
+) -> None:
+    parts = []
+    for part in range(2):
+        path = tmp_path / f"made{part}.parquet"
+        rows = f'SELECT {part} AS part, i::VARCHAR AS id, 1000 - i AS "{name}" FROM range(250000) AS r(i)'
+        connection.execute(f"COPY ({rows} ORDER BY i) TO '{path}' (FORMAT parquet, ROW_GROUP_SIZE 20000)")
+        parts.append(path.read_bytes())
+    names, cells, _ = read(connection, tmp_path, parts, "parquet")
+    assert names == ("part", "id", name)
+    assert cells == [(str(part), str(i), str(1000 - i)) for part in range(2) for i in range(250_000)]
+
+
+@pytest.mark.parametrize(
+    ("content", "cells"),
+    [
+        ("tier,email\ngold,ada@x\n", [("gold", "ada@x")]),
+        ("Tier,E Mail\ngold,ada@x\n", None),
+        ("ada@x,a;b;c\n", [("ada@x", "a;b;c")]),
+        ("tier,ada@x\n", [("tier", "ada@x")]),
+    ],
+)
+def test_declared_headers_and_the_first_line(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, content: str, cells: list[tuple[str, ...]] | None
+) -> None:
+    """A header is one in any order; a line is data unless a cell names the header of its own place."""
+    if cells is None:
+        with pytest.raises(Error, match="line 1 holds 'Tier' where the headers have 'email'|line 1 holds"):
+            read(connection, tmp_path, [b"Mail," + content.split(",")[0].encode() + b"\n"], "csv", ("email", "tier"))
+        return
+    names, found, _ = read(connection, tmp_path, [content.encode()], "csv", ("email", "tier"))
+    assert found == cells
+    assert names == (("tier", "email") if content.startswith("tier,email") else ("email", "tier"))

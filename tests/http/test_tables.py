@@ -532,6 +532,23 @@ def test_integer_keys(server: Server) -> None:
     assert upsert(server, id, **{"+8": {"v": "z"}}).status == 200
     assert rows(server, id)["8"]["v"] == "z"
     refused(upsert(server, id, eight={"v": "z"}), 400, "/data/0/id")
+    refused(upsert(server, id, **{"3000000000": {"v": "z"}}), 400, "/data/0/id", "2147483647")
+    found = server.ask("GET", f"{TABLES}/{id}/rows?row_id=%2B08&row_id=9").json()
+    assert ([row["id"] for row in found["data"]], found["meta"]["not_found"]) == (["8"], ["9"])
+    assert delete_rows(server, id, "007").status == 200
+    assert set(rows(server, id)) == {"8"}
+    drop(server, id)
+
+
+def test_columns_may_have_any_letter_and_number(server: Server) -> None:
+    id = make(
+        server, "letters", "id,x1,h1,n\na,1,2,3\n", {"id": "STRING", "x1": "STRING", "h1": "STRING", "n": "STRING"}
+    )
+    assert upsert(server, id, a={"x1": "new"}, b={"h1": "more", "n": "5"}).status == 200
+    assert rows(server, id) == {
+        "a": {"id": "a", "x1": "new", "h1": "2", "n": "3"},
+        "b": {"id": "b", "h1": "more", "n": "5"},
+    }
     drop(server, id)
 
 

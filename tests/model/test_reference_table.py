@@ -11,11 +11,12 @@ from roster.model.reference_table import (
     Row,
     Table,
     check_values,
+    column_names,
     fits_text,
+    is_header,
     match_headers,
     normalise_name,
     normalise_names,
-    same_headers,
 )
 from roster.model.schema import Column, Type
 
@@ -88,12 +89,26 @@ def test_a_column_without_header_is_named_with_the_nearest() -> None:
     assert "'teir'" in caught.value.hint
 
 
-def test_headers_are_the_same_up_to_their_normal_form() -> None:
-    assert same_headers(["ID", " Tier "], ["id", "tier"])
-    assert same_headers(["№", "id"], ["№", "id"])
-    assert not same_headers(["id", "tier"], ["tier", "id"])
-    assert not same_headers(["1", "2"], ["3", "4"])
-    assert not same_headers(["id"], ["id", "tier"])
+def test_a_column_of_a_source_keeps_its_name_when_another_is_spelled_alike() -> None:
+    assert column_names(["email", "tier", "Tier"]) == ["email", "tier", "tier1"]
+    assert column_names(["TIER", "tier", "Tier", "tier1"]) == ["tier2", "tier", "tier3", "tier1"]
+    assert column_names(["Tier", "TIER"]) == ["tier1", "tier2"]
+    columns = (Column("tier", Type.STRING), Column("tier1", Type.STRING))
+    assert match_headers(["email", "tier", "Tier"], columns) == [1, 2]
+    numbered = (Column("file_id1", Type.STRING), Column("file_id2", Type.STRING))
+    assert match_headers(["File ID", "file_id"], numbered) == [0, 1]
+
+
+def test_a_line_is_a_header_up_to_order_and_normal_form() -> None:
+    assert is_header(["ID", " Tier "], ["id", "tier"])
+    assert is_header(["№", "id"], ["№", "id"])
+    assert is_header(["tier", "ID"], ["id", "tier"])
+    assert not is_header(["1", "2"], ["3", "4"])
+    assert not is_header(["tier", "gold"], ["id", "tier"])
+    for line, other in ((["id"], "'tier'"), (["E-mail", "Tier"], "'email'"), (["email", "tier", "x"], "no more")):
+        with pytest.raises(Error, match="line 1 holds") as caught:
+            is_header(line, ["id", "tier"] if line == ["id"] else ["email", "tier"])
+        assert other in caught.value.message
 
 
 def test_values_are_taken_as_their_columns_hold_them() -> None:

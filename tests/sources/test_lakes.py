@@ -300,7 +300,8 @@ def test_the_proxy_of_libraries_leads_to_allowed_hosts_only() -> None:
             assert through(f"http://127.0.0.1:{port}", store.url) == 403
             assert through(f"http://roster:guessed@127.0.0.1:{port}", store.url) == 403
             assert os.environ["https_proxy"] == proxy
-            for sent in (b"GET / HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n", b"x" * 100_000):
+            unproven = f"CONNECT {'x' * 240}:443 HTTP/1.1\r\n\r\n".encode()
+            for sent in (*[unproven] * 300, b"GET / HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n", b"x" * 100_000):
                 with socket.create_connection(("127.0.0.1", port)) as raw:
                     raw.sendall(sent)
                     raw.shutdown(socket.SHUT_WR)
@@ -318,13 +319,15 @@ def test_the_proxy_of_libraries_leads_to_allowed_hosts_only() -> None:
     ],
 )
 def test_a_redirect_leads_to_no_forbidden_host(tmp_path: Path, module: Any, url: str) -> None:
+    kind = module.__name__.rpartition(".")[2]
     with ScriptedStore(lambda method, path: Told(), "127.0.0.2") as forbidden:
-        away = Told(307, headers={"location": f"{forbidden.url}/lake/people"})
-        with ScriptedStore(lambda method, path: away) as store:
-            job = make_job(tmp_path, module.__name__.rpartition(".")[2], {"url": url}, store.secret)
-            error = failure(module, job)
-            assert error.code is Code.FORBIDDEN and "127.0.0.2" in error.message and store.asked
+        for target in (forbidden.url, "https://169.254.169.254"):
+            away = Told(307, headers={"location": f"{target}/lake/people"})
+            with ScriptedStore(lambda method, path, away=away: away) as store:
+                error = failure(module, make_job(tmp_path, kind, {"url": url}, store.secret))
+                assert store.asked
     assert forbidden.asked == []
+    assert error.code is Code.FORBIDDEN and "169.254.169.254" in error.message
 
 
 @needs_iceberg

@@ -205,3 +205,23 @@ def test_many_rows_in_several_files(path: Path, read: Any) -> None:
     assert (fetched.rows, len(fetched.names) > 1) == (200_000, True)
     assert len(content(fetched)[1]) == 200_000
     assert refused(lambda: read(table="t", bytes_max=1_000_000)).code is Code.TOO_LARGE
+
+
+def test_rows_that_come_to_the_top_of_the_cursor_are_seen(path: Path, read: Any) -> None:
+    run(path, "CREATE TABLE t (id, u); INSERT INTO t VALUES (1, '01'), (2, '05')")
+    first = read(table="t", cursor="u")
+    run(path, "UPDATE t SET u = '05' WHERE id = 1")
+    second = read(first, table="t", cursor="u")
+    assert [row[0] for row in content(second)[1]] == [1, 2]
+    assert read(second, table="t", cursor="u") is None
+
+
+def test_a_source_whose_cursor_went_is_read_whole(path: Path, read: Any) -> None:
+    run(path, "CREATE TABLE t (id, u); INSERT INTO t VALUES (1, 1), (2, 2)")
+    with pytest.raises(Error, match="no column 'v'"):
+        read(table="t", cursor="v")
+    first = read(table="t", cursor="u")
+    run(path, "ALTER TABLE t RENAME u TO v")
+    second = read(first, table="t", cursor="u")
+    assert ([row[0] for row in content(second)[1]], second.changes_only) == ([1, 2], False)
+    assert read(second, table="t", cursor="u") is None

@@ -105,3 +105,11 @@ def test_without_a_key_the_sync_says_what_to_name() -> None:
 
 def test_headers_that_have_no_normal_form_stay_as_written() -> None:
     assert column_names(["Plan Name", "2024", "plan-name"]) == ["plan_name1", "2024", "plan_name2"]
+
+
+def test_a_cursor_that_went_stays_as_a_column_and_is_told() -> None:
+    crm = replace(CONNECTION, metadata=(*CONNECTION.metadata, ("cursor", "at")))
+    settled = settle_columns(
+        *held("email", "tier", "plan_name", "at", connection=crm), text("email", "tier", "plan_name"), ()
+    )
+    assert settled.missing == ("at",)

@@ -11,6 +11,8 @@ import pytest
 from roster.base.errors import Code, Error
 from roster.engine.duckdb import DuckEngine
 from roster.model.connection import Field, UpdateRequest
+from roster.model.mapping import Mapping
+from roster.model.rules import Choice, Conflict
 from roster.model.schema import Entity, Type
 from roster.model.sync import Coverage, DriftKind, Phase, Run, State, Step
 from roster.ports import Cancel
@@ -207,6 +209,53 @@ def test_rows_deleted_in_a_source_with_a_cursor_are_noticed(world: World) -> Non
     world.sync([BOB | {"at": 2}, CAT | {"at": 4}])
     assert world.table().row_count == 2
     assert world.served()["u1"] == (None, None)
+
+
+def test_rows_that_come_behind_the_cursor_are_noticed(world: World) -> None:
+    world.source.cursor = "at"
+    world.send(USERS)
+    world.sync([BOB | {"at": 5}])
+    world.sync([BOB | {"at": 5}, ANN | {"at": 3}])
+    assert world.served()["u1"] == ("gold", 1.0)
+    assert (world.table().row_count, world.sync_record().state) == (2, State.OK)
+
+
+def test_a_source_with_several_rows_of_a_key_is_not_read_whole_each_time(world: World) -> None:
+    world.source.cursor = "at"
+    world.send(USERS)
+    world.sync([ANN | {"at": 1}, ANN | {"at": 2}])
+    reads = world.source.reads
+    run = world.sync([ANN | {"at": 1}, ANN | {"at": 2}, ANN | {"at": 3, "tier": "zinc"}])
+    assert (world.source.reads, run.rows) == (reads + 1, 2)
+    assert world.served()["u1"] == ("zinc", 1.0)
+
+
+@pytest.mark.parametrize("more", [{"Tier": "x"}, {"EMail": "x"}, {" SCORE ": 7, "Score": 8}])
+def test_a_new_column_spelled_like_another_changes_nothing(world: World, more: dict[str, Any]) -> None:
+    world.send(USERS)
+    world.sync([ANN, BOB])
+    before = world.served()
+    assert world.sync([ANN | more, BOB | more]).phase is Phase.DONE
+    assert (world.served(), world.sync_record().state) == (before, State.OK)
+    assert len(world.sync_record().offered) == len(more)
+
+
+def test_the_column_that_says_what_is_newest_pauses_what_it_decides(world: World) -> None:
+    def order(mapping: Mapping) -> Mapping:
+        (crm,) = mapping.connections
+        crm = replace(crm, metadata=(*crm.metadata, ("changed_at", "at")))
+        newest = (Conflict("tier", Choice.NEWEST),)
+        return replace(mapping, version=mapping.version + 1, connections=(crm,), conflicts=newest)
+
+    world.change(order)
+    world.send(USERS)
+    world.sync([ANN | {"at": "2026-05-01"}, BOB | {"at": "2026-05-01"}])
+    world.sync([ANN | {"changed_on": "2026-05-02", "tier": "zinc", "score": 9}, BOB | {"changed_on": "2026-05-01"}])
+    assert world.served()["u1"] == ("gold", 9.0)
+    (drift,) = world.sync_record().drifts
+    assert (drift.column, drift.fields, world.sync_record().state) == ("at", ("users/crm/tier",), State.DRIFTED)
+    world.sync([ANN | {"at": "2026-05-02", "tier": "zinc", "score": 9}, BOB | {"at": "2026-05-01"}])
+    assert (world.served()["u1"], world.sync_record().state) == (("zinc", 9.0), State.OK)
 
 
 def test_a_cancelled_run_changes_nothing(world: World) -> None:

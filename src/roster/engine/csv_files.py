@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from roster.base.errors import Code, Error
-from roster.model.reference_table import same_headers
+from roster.model.reference_table import is_header
 
 RECORD_BYTES_MAX = 16 * 2**20
 BLOCK_BYTES = 2**20
@@ -71,12 +71,12 @@ def rewrite_csv(path: Path, plain: Path, headers: Sequence[str] = ()) -> PlainCs
 
     `headers` name the columns when the first line does not.
     """
-    delimiter = find_delimiter(path)
+    delimiter = find_delimiter(path, len(headers))
     with path.open("rb") as file, plain.open("wb") as out:
         lines = _Lines(file)
         first = _first_record(lines, delimiter, path)
         names, rows, is_by_line = first[:-1], 0, True
-        if headers and not same_headers(names, headers):
+        if headers and not is_header(names, headers):
             names, rows, is_by_line = list(headers), 1, False
             out.write(_quoted([first], len(names), delimiter)[0])
         row = _row_pattern(len(names), delimiter)
@@ -190,11 +190,13 @@ def _records(lines: _Lines, block: bytes, delimiter: str, path: Path) -> Generat
         lines.give_back(b"".join(pending))
 
 
-def find_delimiter(path: Path) -> str:
-    """The delimiter that cuts the first records most evenly; a comma when none cuts the header."""
+def find_delimiter(path: Path, width: int = 0) -> str:
+    """The delimiter that cuts the first record into `width` cells where that is known, and the first ones most evenly;
+    a comma when none cuts the first.
+    """
     with path.open(encoding="utf-8", errors="replace", newline="") as text:
         sample = text.read(SAMPLE_CHARACTERS)
-    best, best_score = ",", (0.0, 0)
+    best, best_score = ",", (False, 0.0, 0)
     for delimiter in DELIMITERS:
         try:
             widths = [len(r) for r in csv.reader(StringIO(sample, newline=""), delimiter=delimiter) if r][:1000]
@@ -202,7 +204,10 @@ def find_delimiter(path: Path) -> str:
             continue
         if len(sample) == SAMPLE_CHARACTERS and len(widths) > 1:
             widths.pop()
-        if widths and widths[0] > 1 and (score := (widths.count(widths[0]) / len(widths), widths[0])) > best_score:
+        if not widths or widths[0] < 2:
+            continue
+        score = (widths[0] == width, widths.count(widths[0]) / len(widths), widths[0])
+        if score > best_score:
             best, best_score = delimiter, score
     return best
 

@@ -21,8 +21,11 @@ from roster.engine.csv_files import RECORD_BYTES_MAX, first_line, rewrite_csv
 from roster.model.reference_table import column_names
 from roster.model.schema import Column, Schema, Type
 
-COLUMNS_MAX = 200
+COLUMNS_MAX = 2_000
+"""Of a file: fields may use any of them. What a request declares is limited where it is read."""
 FILE_ROWS_MAX = 2**32
+PLACES = {"file_index", "file_row_number"}
+"""What the engine calls the place of a row of Parquet."""
 BOM = b"\xef\xbb\xbf"
 
 
@@ -183,7 +186,10 @@ def _open_parquet(connection: duckdb.DuckDBPyConnection, path: Path, headers: Se
     kinds = tuple(str(row[1]) for row in described)
     columns = ", ".join(f"p{i}" for i in range(len(names)))
     cells = ", ".join(f"{text_of(kind, f'p{i}')} AS c{i}" for i, kind in enumerate(kinds))
-    rows = f"(SELECT *, file_index FROM {read}, file_row_number=true)) AS whole({columns}, n, file)"
+    numbered = f"SELECT *, file_index FROM {read}, file_row_number=true)"
+    if PLACES & {name.lower() for name in names}:  # the file's own columns hide those
+        numbered = f"SELECT *, row_number() OVER () - 1, 0 FROM {read})"
+    rows = f"({numbered}) AS whole({columns}, n, file)"
     sql = f"SELECT file * {FILE_ROWS_MAX} + n + 1 AS n, {columns}, {cells} FROM {rows}"
     types = tuple(_parquet_type(kind) for kind in kinds)
     return TextFile(names, sql, (str(path),), types, ("FALSE",) * len(names), _parquet_place, kinds=kinds)

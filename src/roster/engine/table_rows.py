@@ -201,12 +201,12 @@ def merge_rows(
     at, _ = find_key(table)
     values, differences = "", "old._id IS NULL"
     for i, column in enumerate(table.columns):
-        value, held = turned(column.type, stored[column.name], f"x{i}"), f"old.{quoted(column.name)}"
+        value, held = turned(column.type, stored[column.name], f"given.x{i}"), f"old.{quoted(column.name)}"
         if i == at:
             values += f", {value} AS x{i}"
         elif i in present:
-            values += f", CASE WHEN h{i} THEN {value} ELSE {held} END AS x{i}"
-            differences += f" OR (h{i} AND {value} IS DISTINCT FROM {held})"
+            values += f", CASE WHEN given.h{i} THEN {value} ELSE {held} END AS x{i}"
+            differences += f" OR (given.h{i} AND {value} IS DISTINCT FROM {held})"
         else:
             values += f", {held} AS x{i}"
     last = number(connection, f"SELECT coalesce(max(_row), 0) FROM {rows}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import isfinite
@@ -141,8 +141,20 @@ def normalise_names(names: list[str]) -> list[str]:
 
 
 def column_names(headers: Sequence[str]) -> list[str]:
-    """Headers of a source as column names: normalised where that is possible, else as written; all distinct."""
-    return number_duplicates([_normal_or(header, header) for header in headers])
+    """Headers of a source as column names: normalised where that is possible, else as written; all distinct.
+
+    One that is written so already keeps its name, whatever comes beside it: sources gain columns.
+    """
+    return _made_distinct(headers, [_normal_or(header, header) for header in headers])
+
+
+def _made_distinct(headers: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The names of headers, numbered where several have one name and not one alone is written so."""
+    written = {name for name in names if headers.count(name) == 1}
+    kept = [name if header == name and name in written else "" for header, name in zip(headers, names, strict=True)]
+    others = number_duplicates([name for name, keeps in zip(names, kept, strict=True) if not keeps], written)
+    left = iter(others)
+    return [keeps or next(left) for keeps in kept]
 
 
 def _normal_or(header: str, otherwise: str) -> str:
@@ -152,10 +164,10 @@ def _normal_or(header: str, otherwise: str) -> str:
         return otherwise
 
 
-def number_duplicates(names: list[str]) -> list[str]:
-    """Names made distinct: each that comes several times is numbered from 1."""
-    single = {name for name in names if names.count(name) == 1}
-    taken = set(single)
+def number_duplicates(names: list[str], taken: Collection[str] = ()) -> list[str]:
+    """Names made distinct, from those `taken` too: each that comes several times, or is taken, is numbered from 1."""
+    single = {name for name in names if names.count(name) == 1} - {*taken}
+    taken = {*single, *taken}
     result = []
     for name in names:
         numbered, n = name, 0
@@ -189,7 +201,10 @@ def match_headers(headers: Sequence[str], columns: Schema) -> list[int]:
     Headers of no column are passed over. Error: INVALID for a column that has no header.
     """
     # only a column that is asked for must have a name
-    normal = number_duplicates([_normal_or(header, "") for header in headers])
+    plain = [_normal_or(header, "") for header in headers]
+    ways = (_made_distinct(headers, plain), number_duplicates(plain))
+    names = {c.name for c in columns}
+    normal = next((way for way in ways if names <= {*headers, *way}), ways[0])
     positions = []
     for column in columns:
         exact = [i for i, header in enumerate(headers) if header == column.name]
@@ -201,12 +216,27 @@ def match_headers(headers: Sequence[str], columns: Schema) -> list[int]:
     return positions
 
 
-def same_headers(left: Sequence[str], right: Sequence[str]) -> bool:
-    """Whether two lists of headers name the same columns in the same order."""
-    if len(left) != len(right):
+def is_header(line: Sequence[str], headers: Sequence[str]) -> bool:
+    """Whether a line of a file holds these headers, in any order. Error: INVALID when it holds some of them only.
+
+    A cell that names the header of its own place is no value.
+    """
+    found, wanted = [_plain(cell) for cell in line], [_plain(header) for header in headers]
+    if sorted(found) == sorted(wanted):
+        return True
+    same = [a == b for a, b in zip(found, wanted, strict=False)]
+    if not any(same):
         return False
-    pairs = zip(left, right, strict=True)
-    return all(a.strip() == b.strip() or (_normal_or(a, "") == _normal_or(b, "") != "") for a, b in pairs)
+    other = next((n for n, equal in enumerate(same) if not equal), len(same))
+    said = repr(line[other]) if other < len(line) else "nothing"
+    expected = repr(headers[other]) if other < len(headers) else "no more columns"
+    hint = f"the headers, in any order: {', '.join(headers)}"
+    raise Error(Code.INVALID, f"line 1 holds {said} where the headers have {expected}", hint=hint)
+
+
+def _plain(header: str) -> str:
+    """What headers of one column have in common."""
+    return _normal_or(header, header.strip())
 
 
 def check_values(table: Table, row: Row, at: str) -> Row:
@@ -245,14 +275,20 @@ def check_values(table: Table, row: Row, at: str) -> Row:
 
 
 def check_id(key: Column, id: str) -> str:
-    """A row id as it is kept: exactly as given, but integers without leading zeros or sign `+`."""
+    """A row id as it is kept. Error: INVALID when the key does not take it."""
     if not id.strip(BLANKS):
         raise Error(Code.INVALID, "the row's id is empty")
     _check_unicode(id)
-    if not fits_text(key.type, id):
+    fits = fits_text(key.type, id)
+    if not fits or (key.type is Type.INTEGER and not INT32_MIN <= int(id) <= INT32_MAX):
         message = f"the id {_short(id)} is no {key.type.value}, as the primary key {key.name!r} must be"
         raise Error(Code.INVALID, message, hint=EXAMPLES[key.type])
-    return str(int(id)) if key.type is Type.INTEGER else id
+    return kept_id(key, id)
+
+
+def kept_id(key: Column, id: str) -> str:
+    """A row id as it is kept: exactly as given, but integers without leading zeros or sign `+`."""
+    return str(int(id)) if key.type is Type.INTEGER and fits_text(key.type, id) else id
 
 
 def check_value(column: Column, value: Any) -> int | str | None:

@@ -11,6 +11,7 @@ from roster.model.held import keeps_history, sources_of
 from roster.model.reference_table import Table, normalise_name, normalise_names
 from roster.model.schema import Column, Entity
 from roster.model.source import format_of_name
+from roster.operations.bodies_tables import COLUMNS_MAX
 from roster.operations.context import Context
 from roster.operations.keys import LOCAL
 from roster.operations.reference_tables import add_table
@@ -40,6 +41,8 @@ def load_table(
         raise Error(Code.NOT_FOUND, f"there is no file {path}")
     kind = format_of_name(path.name, format or "")
     found = context.tables.inspect_file([path], kind)
+    if len(found) > COLUMNS_MAX:
+        raise Error(Code.INVALID, f"the file has {len(found)} columns", hint=f"a table has at most {COLUMNS_MAX}")
     names = normalise_names([c.name for c in found])
     columns = tuple(Column(n, c.type) for n, c in zip(names, found, strict=True))
     primary_key = normalise_name(key) if key else names[0]

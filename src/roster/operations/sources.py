@@ -7,11 +7,11 @@ from typing import Any
 
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import instant, iso_ms
-from roster.model.connection import Connection
+from roster.model.connection import Connection, find_column
 from roster.model.held import owner_of, readers_of
 from roster.model.mapping import Mapping
 from roster.model.reference_table import Table
-from roster.model.schema import Entity
+from roster.model.schema import Column, Entity, Type
 from roster.model.sync import ENDED, Coverage, Drift, Run, State, Sync, Trigger
 from roster.operations.context import Context, Reply, Request, run_plans
 from roster.operations.mapping import shown_field
@@ -93,18 +93,21 @@ def _shown_drift(drift: Drift, readers: tuple[tuple[Mapping, Connection], ...]) 
     if drift.renamed_to:
         shown["renamed_to"] = drift.renamed_to
         shown["overlap"] = round(drift.overlap, 4)
-        shown["repair"] = [_repair(drift, m, c) for m, c in readers if _paused(drift, m, c)]
+        shown["repair"] = [_repair(drift, m, c) for m, c in readers if _misled(drift, m, c)]
     return shown
 
 
-def _paused(drift: Drift, mapping: Mapping, connection: Connection) -> list[str]:
+def _misled(drift: Drift, mapping: Mapping, connection: Connection) -> list[str]:
+    """The fields of a connection whose own column has another name now."""
     mine = f"{owner_of(mapping.entity, connection)}/"
-    return [name.removeprefix(mine) for name in drift.fields if name.startswith(mine)]
+    column = (Column(drift.column, Type.ANY),)
+    fields = (f.id for f in connection.fields if find_column(f.source_name, column))
+    return [id for id in fields if f"{mine}{id}" in drift.fields]
 
 
 def _repair(drift: Drift, mapping: Mapping, connection: Connection) -> dict[str, Any]:
     """The update of the connection that reads the new column under the old ids: send it as it stands."""
-    ids = _paused(drift, mapping, connection)
+    ids = _misled(drift, mapping, connection)
     fields = [replace(f, source_name=drift.renamed_to) for f in connection.fields if f.id in ids]
     added = [shown_field(f, None) for f in fields]  # the rule that sources of one attribute have agreed on stays
     attributes = {"fields_to_delete": ids, "fields_to_add": added}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 from roster.base.errors import Code, Error
-from roster.model.reference_table import Row, Table, check_values
+from roster.model.reference_table import Row, Table, check_values, column_of, kept_id
 from roster.operations.bodies import decode
 from roster.operations.bodies_tables import BatchRowsBody, DeleteRowsBody, UpsertRowsBody
 from roster.operations.context import Context, Reply, Request
@@ -63,11 +64,12 @@ def get_rows_by_id(context: Context, request: Request) -> Reply:
     ids = list(dict.fromkeys(request.query.get("row_id", [])))
     if not ids:
         raise Error(Code.INVALID, "row_id is missing", at="parameter row_id", hint="repeat it for several rows")
-    rows = context.tables.find_rows(table, ids)
+    kept = _kept_ids(table, ids)
+    rows = context.tables.find_rows(table, list(dict.fromkeys(kept)))
     found = {r.id for r in rows}
     meta = {
         "found_count": len(rows),
-        "not_found": [id for id in ids if id not in found],
+        "not_found": [id for id, as_kept in zip(ids, kept, strict=True) if as_kept not in found],
         "requested_count": len(ids),
     }
     return Reply({"data": [shown_row(r) for r in rows], "meta": meta})
@@ -79,7 +81,7 @@ def query_batch_rows(context: Context, request: Request) -> Reply:
     if data is None or data.attributes is None:
         raise Error(Code.INVALID, "the rows to query are missing", at="/data/attributes")
     table = find_table(context, data.attributes.table_id)
-    rows = context.tables.find_rows(table, list(dict.fromkeys(data.attributes.row_ids)))
+    rows = context.tables.find_rows(table, list(dict.fromkeys(_kept_ids(table, data.attributes.row_ids))))
     answer = {
         "id": context.clock.new_id(),
         "type": data.type,
@@ -113,10 +115,16 @@ def delete_rows(context: Context, request: Request) -> Reply:
     _check_size(context, request)
     table = _writable(context, request)
     now_ms = context.clock.now_ms()
-    ids = [r.id for r in decode(DeleteRowsBody, request.body).data]
+    ids = _kept_ids(table, [r.id for r in decode(DeleteRowsBody, request.body).data])
     context.tables.delete_rows(table, ids, now_ms, history=asks_history(context, table))
     _count_again(context, request, table, now_ms)
     return Reply()
+
+
+def _kept_ids(table: Table, ids: Sequence[str]) -> list[str]:
+    """Ids as rows are kept under."""
+    key = column_of(table, table.primary_key)
+    return [kept_id(key, id) if key else id for id in ids]
 
 
 def _writable(context: Context, request: Request) -> Table:

@@ -88,7 +88,12 @@ def wanted_upload(context: Context, id: str) -> Upload:
     """The upload that a request names. Error: INVALID."""
     upload = context.store.find_upload(id)
     if upload is None:
-        raise Error(Code.INVALID, f"unknown upload {id!r}", at=UPLOAD_ID, hint="create one; it is forgotten some time after its addresses expired")
+        raise Error(
+            Code.INVALID,
+            f"unknown upload {id!r}",
+            at=UPLOAD_ID,
+            hint="create one; it is forgotten some time after its addresses expired",
+        )
     return upload
 
 

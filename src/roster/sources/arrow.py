@@ -87,10 +87,11 @@ def _written(connection: duckdb.DuckDBPyConnection, path: Path, cursor: str, mar
         raise Error(
             Code.INVALID, f"there is no column {cursor!r} to be the cursor", hint=f"columns: {', '.join(names)}"
         )
-    column = f'CAST(max("{shown.replace(chr(34), chr(34) * 2)}") AS VARCHAR)' if shown else "NULL"
-    content = "NULL, NULL" if marked else "sum(hash(r)::HUGEINT), bit_xor(hash(r))"
+    columns = ", ".join(f"c{i}" for i in range(len(names)))
+    top = f"CAST(max(c{names.index(shown)}) AS VARCHAR)" if shown else "NULL"
+    content = "NULL, NULL" if marked else f"sum(hash(hash({columns}))::HUGEINT), bit_xor(hash(hash({columns})))"
     found = connection.execute(
-        f"SELECT count(*), {content}, {column} FROM read_parquet(?) AS r", [str(path)]
+        f"SELECT count(*), {content}, {top} FROM read_parquet(?) AS rows({columns})", [str(path)]
     ).fetchone()
     assert found is not None
     digest = "" if marked else f"rows:{found[0]}:{digest_of([names, str(found[1]), str(found[2])])}"

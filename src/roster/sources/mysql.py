@@ -242,7 +242,9 @@ class _Snapshot:
         back = f"max({column}) < {_literal(cursor, since)}" if since is not None else "0"
         answer = self.session.rows(f"SELECT count(*), CAST({top} AS CHAR), {back} FROM {self.relation} AS q")
         count, text, is_back = answer.rows[0]
-        return Standing(int(count or 0), text, is_back == "1")
+        ties = f"SELECT count(*) FROM {self.relation} AS q WHERE {column} = "
+        ties_found = self.session.rows(ties + _literal(cursor, text)).rows[0][0] if text is not None else 0
+        return Standing(int(count or 0), text, int(ties_found or 0), is_back == "1")
 
     def settle(self, cursor: Item | None, since: str | None) -> int | None:
         if not self.flags and self.is_query:

@@ -76,8 +76,7 @@ class Policy:
         listed = self._listed_name(found)
         addresses = _look_up(found, port)
         if not addresses:
-            absent = Error(Code.BUSY, f"the host {found!r} has no address", hint="is the name right?")
-            raise absent if listed else _unlisted(found)
+            raise Error(Code.BUSY, f"the host {found!r} has no address", hint="is the name right?")
         for address in addresses:
             self._check_address(address, shown=f"{found} ({address})", listed=listed)
         return [str(address) for address in addresses]

@@ -213,7 +213,9 @@ class _Snapshot:
                 raise
             raise Error(Code.INVALID, f"{cursor.name!r} cannot be a cursor: {error.message}", at="cursor") from error
         count, top, is_back = found[0]
-        return Standing(count, top, bool(is_back))
+        ties = f"SELECT count(*) FROM {self.relation} AS q WHERE {column} = "
+        ties_found = self.session.rows(ties + self._value(cursor, top)) if top is not None else [(0,)]
+        return Standing(count, top, ties_found[0][0], bool(is_back))
 
     def settle(self, cursor: Item | None, since: str | None) -> int | None:
         if not self.loose and self.is_query:

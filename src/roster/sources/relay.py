@@ -70,13 +70,18 @@ def relay(policy: Policy) -> Iterator[str]:
 
 
 async def _serve(settings: Settings) -> None:
-    """Tell the port and then each host that was refused, until standard input ends: the reader has."""
+    """Tell the port and then the first host that was refused; serve until standard input ends: the reader has."""
     policy = Policy(settings.hosts, (), settings.loopback)
     proof = _PROOF + base64.b64encode(f"roster:{settings.word}".encode())
 
+    refused: list[str] = []
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-            await _answer(policy, proof, reader, writer)
+            if host := await _answer(policy, proof, reader, writer):
+                refused.append(host)
+                if len(refused) == 1:
+                    _tell(host[:HOST_MAX])
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=HEAD_BYTES_MAX)
@@ -85,23 +90,24 @@ async def _serve(settings: Settings) -> None:
     server.close()
 
 
-async def _answer(policy: Policy, proof: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _answer(policy: Policy, proof: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+    """Gives the host when it is not allowed, else nothing. A library that follows a redirect in the clear does not
+    prove itself again, so that is refused as what anybody sends.
+    """
     line, *headers = (await reader.readuntil(b"\r\n\r\n"))[:-4].split(b"\r\n")
     verb, asked, version = line.split(b" ")
     tunnels = verb == b"CONNECT"
     parts = urlsplit(f"//{asked.decode()}" if tunnels else asked.decode())
+    proven = any(hmac.compare_digest(_lowered(header), proof) for header in headers)
+    if not proven or not parts.hostname or not (tunnels or parts.scheme == "http"):
+        writer.write(_refusal(b"403 Forbidden"))
+        return ""
     try:
-        if not parts.hostname or not (tunnels or parts.scheme == "http"):
-            raise Error(Code.INVALID, "that is nothing to ask a proxy")
-        if not any(hmac.compare_digest(_lowered(header), proof) for header in headers):
-            raise Error(Code.FORBIDDEN, "no proof")
         source, target = await _connect(policy, parts.hostname, parts.port or 80)
     except Error as error:
-        if error.code is not Code.BUSY:
-            _tell(f"{parts.hostname}"[:HOST_MAX])
-        status = b"502 Bad Gateway" if error.code is Code.BUSY else b"403 Forbidden"
-        writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n")
-        return
+        busy = error.code is Code.BUSY
+        writer.write(_refusal(b"502 Bad Gateway" if busy else b"403 Forbidden"))
+        return "" if busy else parts.hostname
     if tunnels:
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
     else:
@@ -112,6 +118,11 @@ async def _answer(policy: Policy, proof: bytes, reader: asyncio.StreamReader, wr
         target.write(b"\r\n".join(head))
     await asyncio.gather(_pass(reader, target), _pass(source, writer))
     target.close()
+    return ""
+
+
+def _refusal(status: bytes) -> bytes:
+    return b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n"
 
 
 def _tell(what: object) -> None:

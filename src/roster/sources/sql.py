@@ -21,10 +21,13 @@ NAMES_TOLD = 20
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a table with a cursor stands: its rows, the cursor's largest value as text, whether it has gone back."""
+    """How a table with a cursor stands: its rows, the cursor's largest value as text, how many rows have that value,
+    whether it has gone back.
+    """
 
     count: int
     top: str | None
+    ties: int
     back: bool = False
 
 
@@ -54,10 +57,15 @@ def read_snapshot(job: Job, snapshot: Snapshot) -> Fetched | None:
     named = job.origin.get("cursor")
     if not named:
         return _read_all(job, snapshot)
-    cursor, shape = find_item(named, snapshot.items), _shape(job.origin, snapshot.items)
+    try:
+        cursor, shape = find_item(named, snapshot.items), _shape(job.origin, snapshot.items)
+    except Error:
+        if not job.fingerprint:
+            raise
+        return _read_all(job, snapshot)  # the cursor went from a source that was read: its fields must not wait for it
     since = None if job.full else _open_cursor(job.cursor, cursor, shape)
     standing = snapshot.stand(cursor, since)
-    fingerprint = _digest("cursor", shape, standing.count, standing.top)
+    fingerprint = _digest("cursor", shape, standing.count, standing.top, standing.ties)
     if fingerprint == job.fingerprint and not job.full:
         return None
     if standing.back:

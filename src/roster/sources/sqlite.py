@@ -121,7 +121,9 @@ class _Snapshot:
         if since is not None:
             sql = f"SELECT max({column}) < ? FROM {self.relation} AS q"
             back = bool(self.session.rows(sql, _value(since))[0][0])
-        return Standing(count, None if top is None else f"{kind}:{top!r}" if kind == "real" else f"{kind}:{top}", back)
+        text = None if top is None else f"{kind}:{top!r}" if kind == "real" else f"{kind}:{top}"
+        ties = self.session.rows(f"SELECT count(*) FROM {self.relation} AS q WHERE {column} = ?", top)[0][0]
+        return Standing(count, text, ties, back)
 
     def settle(self, cursor: Item | None, since: str | None) -> int | None:
         measures = ["count(*)"]

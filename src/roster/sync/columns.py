@@ -10,19 +10,22 @@ from roster.model.connection import Connection, Field, find_column, find_join_co
 from roster.model.held import key_named, owner_of
 from roster.model.mapping import Mapping
 from roster.model.reference_table import Table, column_names
+from roster.model.rules import Choice
 from roster.model.schema import Column, Entity, Schema
+from roster.model.source import CHANGED_AT
 
 Readers = Sequence[tuple[Mapping, Connection]]
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One field over a column of the source."""
+    """One field over a column of the source; `ordered_by`: the column that says when a row changed, if that decides."""
 
     entity: Entity
     connection: Connection
     field: Field
     column: str
+    ordered_by: str | None
 
     def name(self) -> str:
         """As drift reports name it: `users/crm/tier`."""
@@ -31,6 +34,9 @@ class Use:
     def joined_on(self, columns: Schema) -> str | None:
         """The column that the field's connection joins on; None when the join names an attribute, or nothing."""
         return find_column(self.connection.join_attribute, columns)
+
+    def columns(self) -> tuple[str, ...]:
+        return (self.column, self.ordered_by) if self.ordered_by else (self.column,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +53,25 @@ def uses_of(readers: Readers, columns: Schema) -> tuple[Use, ...]:
     """Every field over one of these columns."""
     found = []
     for mapping, connection in readers:
+        newest = {c.field_id for c in mapping.conflicts if c.choice is Choice.NEWEST}
+        changed_at = find_column(dict(connection.metadata).get(CHANGED_AT, ""), columns)
         for field in connection.fields:
             column = find_column(field.source_name, columns)
             if column is not None:
-                found.append(Use(mapping.entity, connection, field, column))
+                ordered_by = changed_at if field.id in newest else None
+                found.append(Use(mapping.entity, connection, field, column, ordered_by))
     return tuple(found)
+
+
+def cursor_of(table: Table) -> str | None:
+    """The column that a source is read on from."""
+    return find_column(table.origin.get("cursor"), table.columns) if table.origin else None
+
+
+def paused_by(readers: Readers, columns: Schema, missing: Sequence[str]) -> tuple[str, ...]:
+    """The columns that stay as they were when these are missing: they themselves, and those that they decide about."""
+    decided = (use.column for use in uses_of(readers, columns) if use.ordered_by in missing)
+    return tuple(dict.fromkeys((*missing, *decided)))
 
 
 def settle_columns(table: Table, readers: Readers, found: Schema, offered: Schema) -> Columns:
@@ -65,7 +85,7 @@ def settle_columns(table: Table, readers: Readers, found: Schema, offered: Schem
     present = tuple(Column(name, c.type) for name, c in zip(names, found, strict=True))
     primary_key = _find_key(table, readers, present)
     if table.owner:
-        used = {use.column for use in uses_of(readers, table.columns)}
+        used = {cursor_of(table), *(c for use in uses_of(readers, table.columns) for c in use.columns())}
         missing = tuple(c for c in table.columns if c.name in used and c.name not in names)
         following = (*present, *missing)
     else:
@@ -73,7 +93,7 @@ def settle_columns(table: Table, readers: Readers, found: Schema, offered: Schem
         missing = tuple(c for c in table.columns if c.name not in names)
     if table.owner:  # a shared table does not stop for one of its connections
         _check_joins(table, readers, present)
-    used = {use.column for use in uses_of(readers, following)}
+    used = {c for use in uses_of(readers, following) for c in use.columns()}
     known = {c.name for c in table.columns} - {c.name for c in offered}
     new = tuple(c for c in present if table.columns and c.name not in known | used)
     return Columns(following, primary_key, tuple(c.name for c in missing), new)

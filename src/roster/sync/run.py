@@ -162,22 +162,27 @@ def _digest(table: Table) -> str:
 
 
 def _stage(ports: Ports, work: Work) -> Work:
-    """Stage what was read; when its numbers say that rows are gone from the source, read and stage all of it."""
+    """Stage what was read; when its numbers do not say that this is all that changed, read and stage all of it."""
     staged = stage(ports, work)
-    if not _lost_rows(staged):
+    if _adds_up(staged):
         return staged
-    log.info("rows vanished from the source, reading all of it", source=work.table.name)
+    log.info("rows went or came behind the cursor, reading all of the source", source=work.table.name)
     run = replace(work.run, forced=True, fetched=None)
     return stage(ports, _read(ports, replace(work, run=run)))
 
 
-def _lost_rows(work: Work) -> bool:
-    """Whether a source holds fewer rows than it held before and the new ones together: then some are gone."""
+def _adds_up(work: Work) -> bool:
+    """Whether a source holds the rows that it held before and the new ones together, as far as that can be told.
+
+    With fewer, some are gone. With more, some came that the cursor does not show: where a row is told by its key
+    alone. A source that held several rows of one key, or rows without one, may hold more of these now.
+    """
     fetched, now = work.fetched(), present(work.staged).rows
     if not fetched.changes_only or fetched.total is None:
-        return False
+        return True
     before = work.sync.total if work.sync.total is not None else work.table.row_count
-    return fetched.total < before + (now - work.table.row_count)
+    expected = before + (now - work.table.row_count)
+    return fetched.total == expected or (fetched.total > expected and before > work.table.row_count)
 
 
 def credentials_of(ports: Ports, table: Table) -> dict[str, str]:

@@ -12,7 +12,7 @@ from roster.model.reference_table import Table, relation_of
 from roster.model.rules import NO_RULES
 from roster.model.sync import Drift, DriftKind
 from roster.ports import Merge
-from roster.sync.columns import settle_columns, uses_of
+from roster.sync.columns import cursor_of, paused_by, settle_columns, uses_of
 from roster.sync.coverage import (
     CANDIDATES_MAX,
     Cells,
@@ -41,7 +41,8 @@ def stage(ports: Ports, work: Work) -> Work:
         generation=work.table.generation + 1,
         held=(),
     )
-    return _stage_again(ports, replace(work, columns=columns, next=table), columns.missing)
+    carried = paused_by(work.readers(), columns.next, columns.missing)
+    return _stage_again(ports, replace(work, columns=columns, next=table), carried)
 
 
 def _stage_again(ports: Ports, work: Work, carried: tuple[str, ...]) -> Work:
@@ -75,7 +76,8 @@ def check(ports: Ports, work: Work) -> Work:
     retyped = _retyped(ports, work)
     drifts = [*(_dropped(ports, work, name) for name in columns.missing), *retyped]
     if retyped:
-        work = _stage_again(ports, work, (*columns.missing, *(d.column for d in retyped)))
+        carried = paused_by(work.readers(), columns.next, columns.missing)
+        work = _stage_again(ports, work, (*carried, *(d.column for d in retyped)))
     coverage = []
     for mapping, connection in work.readers():
         table, fresh = present(work.next), present(work.staged).fresh
@@ -137,7 +139,7 @@ def _retyped_drift(ports: Ports, work: Work, cells: Cells) -> Drift:
 
 def _drift(ports: Ports, work: Work, column: str, kind: DriftKind, reason: str) -> Drift:
     uses = uses_of(work.readers(), present(work.next).columns)
-    fields = tuple(use.name() for use in uses if column in (use.column, use.joined_on(work.table.columns)))
+    fields = tuple(use.name() for use in uses if column in (*use.columns(), use.joined_on(work.table.columns)))
     known = next((d for d in work.sync.drifts if (d.column, d.kind) == (column, kind)), None)
     since_ms = known.since_ms if known else ports.clock.now_ms()
     paused = f"; paused: {', '.join(fields)}" if fields else ""
@@ -147,6 +149,8 @@ def _drift(ports: Ports, work: Work, column: str, kind: DriftKind, reason: str) 
 def _dropped(ports: Ports, work: Work, column: str) -> Drift:
     """A column that is gone, with the new one whose values agree best with it."""
     reason = f"the source no longer has column {column!r}"
+    if column == cursor_of(work.table):
+        reason += ", its cursor: all of it is read each time"
     drift = _drift(ports, work, column, DriftKind.DROPPED, reason)
     held = {c.name for c in work.table.columns} - {c.name for c in work.sync.offered}
     new = [c.name for c in present(work.next).columns if c.name not in held][:CANDIDATES_MAX]
