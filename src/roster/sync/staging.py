@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from roster.model.held import keeps_history
 from roster.model.reference_table import Table, relation_of
 from roster.model.rules import NO_RULES
 from roster.model.sync import Drift, DriftKind
-from roster.ports import Merge
+from roster.ports import Answer, Merge
+from roster.query.plan import Plan
 from roster.sync.columns import cursor_of, paused_by, settle_columns, uses_of
 from roster.sync.coverage import (
     CANDIDATES_MAX,
@@ -25,6 +27,9 @@ from roster.sync.coverage import (
     read_coverage,
 )
 from roster.sync.work import Ports, Work, present
+
+Known = dict[Plan, Answer]
+"""What was asked in one check already."""
 
 
 def stage(ports: Ports, work: Work) -> Work:
@@ -73,20 +78,29 @@ def check(ports: Ports, work: Work) -> Work:
     """Refuse a loss of rows nobody asked for, pause fields whose column changed, count what meets what."""
     _refuse_shrinking(ports, work)
     columns = present(work.columns)
-    retyped = _retyped(ports, work)
+    known: Known = {}
+    retyped = _retyped(ports, work, known)
     drifts = [*(_dropped(ports, work, name) for name in columns.missing), *retyped]
     if retyped:
         carried = paused_by(work.readers(), columns.next, columns.missing)
         work = _stage_again(ports, work, (*carried, *(d.column for d in retyped)))
+        known = {}
     coverage = []
     for mapping, connection in work.readers():
         table, fresh = present(work.next), present(work.staged).fresh
         plans = [count_cells(connection, table, fresh), *count_matches(mapping.entity, connection, table, fresh)]
-        answers = ports.engine.run(plans, ports.rules.budget, work.cancel)
+        answers = _ask(ports, work, plans, known)
         loaded = present(work.staged).loaded
         coverage.append(read_coverage(mapping.entity, connection, table, loaded, answers))
     run = replace(work.run, coverage=tuple(coverage), misfits=_misfit_rows(ports, work))
     return replace(work, drifts=tuple(drifts), run=run)
+
+
+def _ask(ports: Ports, work: Work, plans: Sequence[Plan], known: Known) -> list[Answer]:
+    """Answers in the order of the plans; one that is known is not asked for again: it reads all rows."""
+    fresh = [plan for plan in plans if plan not in known]
+    known.update(zip(fresh, ports.engine.run(fresh, ports.rules.budget, work.cancel), strict=True))
+    return [known[plan] for plan in plans]
 
 
 def _misfit_rows(ports: Ports, work: Work) -> int:
@@ -107,27 +121,27 @@ def _refuse_shrinking(ports: Ports, work: Work) -> None:
     raise Error(Code.CONFLICT, f"the source {lost}, and had {before:,}", hint=hint)
 
 
-def _retyped(ports: Ports, work: Work) -> list[Drift]:
+def _retyped(ports: Ports, work: Work, known: Known) -> list[Drift]:
     """Columns of which too many cells no longer fit a field that they did fit before."""
     found: dict[str, Drift] = {}
     if not work.table.columns:
         return []
     for _, connection in work.readers():
-        misfits = _misfits(ports, work, connection, present(work.next), relation_of(present(work.next)))
+        misfits = _misfits(ports, work, connection, present(work.next), known)
         if misfits:
-            before = _misfits(ports, work, connection, work.table, relation_of(work.table))
+            before = _misfits(ports, work, connection, work.table, known)
             for id, cells in misfits.items():
                 if id not in before and cells.column not in present(work.columns).missing:
                     found.setdefault(cells.column, _retyped_drift(ports, work, cells))
     return list(found.values())
 
 
-def _misfits(ports: Ports, work: Work, connection: Connection, table: Table, rows: str) -> dict[str, Cells]:
-    """Fields of which too many cells do not fit, among the rows of a relation."""
+def _misfits(ports: Ports, work: Work, connection: Connection, table: Table, known: Known) -> dict[str, Cells]:
+    """Fields of which too many cells of a table do not fit."""
     # by type alone: what only the rules of a field refuse is quarantined, and pauses nothing
     connection = replace(connection, fields=tuple(replace(f, rules=NO_RULES) for f in connection.fields))
-    answers = ports.engine.run([count_cells(connection, table, rows)], ports.rules.budget, work.cancel)
-    cells = read_cells(connection, table, answers[0])[1]
+    (answer,) = _ask(ports, work, [count_cells(connection, table, relation_of(table))], known)
+    cells = read_cells(connection, table, answer)[1]
     return {c.field_id: c for c in cells if c.misfits() > ports.rules.misfits_max}
 
 
