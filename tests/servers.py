@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from commands import Command, run_command
 
 START_TIMEOUT_S = 90.0
 
@@ -65,7 +66,7 @@ class Server:
             **{f"ROSTER_{name.upper()}": value for name, value in settings.items()},
         }
         self.api_key, self.app_key = self._create_keys()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Command | None = None
 
     def _create_keys(self) -> tuple[str, str]:
         """An API key and an application key; a folder without data begins as a copy of one that has them."""
@@ -89,14 +90,12 @@ class Server:
         return done.stdout
 
     def run_cli(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "roster", *words]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, cwd=self.folder, timeout=120)
+        return run_command(words, self.env, self.folder, timeout_s=120)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        with (self.folder / "server.log").open("ab") as log:
-            command = [sys.executable, "-m", "roster", "serve"]
-            self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, cwd=self.folder)
+        log = self.folder / "server.log"
+        self.process = Command(("serve",), self.env, self.folder, log, log)
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s:
             if self.process.poll() is not None:
