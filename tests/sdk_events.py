@@ -28,8 +28,12 @@ def arrival(*events: Any, **facts: Any) -> Arrival:
 
 
 def take(*events: Any, place: dict[str, str] | None = None, keep_ip: bool = False, **facts: Any) -> Batch:
+    """Error: that of a body without any JSON."""
     came = arrival(*events, **facts)
-    return rum_events(came, origin_of(came, keep_ms=457 * DAY_MS, place=place or {}, keep_ip=keep_ip))
+    batch, error = rum_events(came, origin_of(came, keep_ms=457 * DAY_MS, place=place or {}, keep_ip=keep_ip))
+    if error is not None:
+        raise error
+    return batch
 
 
 def line(of: Any, **facts: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from roster.operations.context import Context, Records, Request
 from roster.operations.keys import LOCAL, create_key, revoke_key
 from roster.operations.load import load_events, load_table
 from roster.operations.profiles import query_accounts, query_users
-from roster.ports import Progress
+from roster.ports import Applied, Progress
 
 EXPLAIN_FIELDS = ("plan", "settled", "sql", "parameters", "physical")
 
@@ -98,6 +98,13 @@ def _add_server(app: App, wiring: Wiring, out: Console) -> None:
             out.print(f"{name:24} {found}", highlight=False, soft_wrap=True)
 
 
+def _tell_applied(done: Applied, out: Console) -> None:
+    """What became of the events of a file."""
+    out.print(f"stored {done.stored:,} events, {done.duplicate:,} were there already", highlight=False)
+    for reason, count in sorted(done.left_out.items()):
+        out.print(f"left out {count:,} of type {reason}: never taken, see the guide on events", highlight=False)
+
+
 def _add_data(app: App, wiring: Wiring, out: Console) -> None:
     @app.command
     def load(
@@ -121,7 +128,7 @@ def _add_data(app: App, wiring: Wiring, out: Console) -> None:
         columns = dict(_mapped(text) for text in map or [])
         with wiring.open_product() as context, show_progress(out) as report:
             done = load_events(context, file, columns, report, format)
-        out.print(f"stored {done.stored:,} events, {done.duplicate:,} were there already", highlight=False)
+        _tell_applied(done, out)
 
     table = App(name="table", help="Reference tables.")
     app.command(table)

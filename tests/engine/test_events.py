@@ -97,6 +97,24 @@ def test_an_identity_is_stored_once_and_the_first_event_wins(engine: Engine) -> 
     assert engine.rows("SELECT event_id, city FROM events ORDER BY 1") == [("a", "Rome"), ("b", None), ("c", None)]
 
 
+def test_sessions_and_telemetry_of_files_are_left_out_and_told(engine: Engine) -> None:
+    session = {"type": "session", "date": 1, "session": {"id": "s"}, "usr": {"id": "phantom"}}
+    sent = [session, session | {"type": "telemetry"}, session | {"type": "telemetry"}, session | {"type": "action"}]
+    lines = "\n".join(json.dumps(one | {"usr": {"id": one["type"]}}) for one in sent)
+    rows = "kind,who,at\n" + "".join(f"{one['type']},{one['type']},1\n" for one in sent)
+    columns = {"type": "kind", "usr.id": "who", "date": "at"}
+    objects = "\n".join(json.dumps({"kind": one["type"], "who": one["type"], "at": 1}) for one in sent)
+    for name, text, mapping in (("a.ndjson", lines, {}), ("b.csv", rows, columns), ("c.ndjson", objects, columns)):
+        assert engine.load(engine.file(name, text), mapping) == Applied(1, 0, {"session": 1, "telemetry": 2})
+        engine.events.settle(2_000_000_000_000)
+    assert engine.rows("SELECT user_id, events_count FROM users") == [("action", 3)]
+    profiles = engine.rows("FROM users")
+    engine.events.rebuild_profiles()
+    assert engine.rows("FROM users") == profiles
+    alone = engine.file("d.csv", "who,at\nphantom,1\n")
+    assert engine.load(alone, {"type": "=session", "usr.id": "who", "date": "at"}) == Applied(0, 0, {"session": 1})
+
+
 def test_only_views_are_replaced(engine: Engine) -> None:
     """An event that took the identity of a view by its own `event.id` stays what it is."""
     engine.events.apply_segment(1, engine.segment(event("view:v")))

@@ -36,7 +36,7 @@ class Product:
     def send(self, *events: dict[str, Any], user_agent: str = "", source: str = "") -> None:
         body = b"\n".join(json.dumps({"date": NOW_MS, "session": {"id": "s"}} | event).encode() for event in events)
         arrival = Arrival(body, NOW_MS, user_agent=user_agent, source=source)
-        batch = rum_events(arrival, origin_of(arrival, keep_ms=10**12, place={}, keep_ip=False))
+        batch, _ = rum_events(arrival, origin_of(arrival, keep_ms=10**12, place={}, keep_ip=False))
         assert batch.rejected == []
         self.log.append(batch.lines)
         self.applier.flush()

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from structlog.testing import capture_logs
 
 from roster.base.time import epoch_ms
+from roster.engine import view_updates
 from roster.engine.connection import Duck, DuckLimits
 from roster.engine.events import DuckEvents
+from roster.engine.view_updates import PARTS_MAX
+from roster.intake.steps import EVENT_BYTES_MAX, KEYS_MAX
 
 START_MS = 1_700_000_000_000
 MINUTE_MS = 60_000
@@ -58,7 +62,8 @@ class Engine:
         for session, time, user, resolved, anonymous, city, rest, event_id in rows:
             assert event_id == f"session:{session}" and session not in found
             own = {"time": epoch_ms(time), "user_id": user, "resolved": resolved, "anonymous_id": anonymous}
-            found[session] = own | {"city": city} | json.loads(rest)["session"]
+            said = json.loads(rest)
+            found[session] = own | {"city": city} | said.pop("session") | {"said": said}
         return found
 
 
@@ -87,6 +92,7 @@ def partial(id: str, version: int, *, at: int = 0, rest: Any = None, **columns: 
     return event | {"k": f"view_update:{id}:{version}", "type": "view_update"}
 
 
+OBJECTS = ("usr", "account", "geo", "device", "os", "browser")
 moments = st.integers(0, 6).map(lambda n: n * 37 * MINUTE_MS)
 optional = st.sampled_from([{}, {"user_id": "u1"}, {"user_id": "u2"}])
 sdk_events = st.tuples(
@@ -111,6 +117,7 @@ def made(drawn: tuple[Any, ...]) -> Event:
         said: dict[str, Any] = (
             {"session": {"type": "user"}} if is_active is None else {"session": {"is_active": is_active}}
         )
+        said |= {} if is_active is None else {name: {"of": id, "at": at} for name in OBJECTS[: id + 1]}
         spent = {"time_spent": minutes * MINUTE_MS * 1_000_000, "view_name": f"page {id}"}
         event = view(f"v{id}", version, rest=said)
         del event["session_id"]
@@ -144,7 +151,8 @@ def expected(events: list[Event], now_ms: int) -> dict[str, dict[str, Any]]:
             "anonymous_id": last.get("anonymous_id"),
             "city": next((e["city"] for e in reversed(mine) if "city" in e), None),
             "time_spent": min(until - since, 240 * MINUTE_MS) * 1_000_000,
-            "is_active": not ended and until > now_ms - 15 * MINUTE_MS,
+            "is_active": not ended and until > now_ms - 15 * MINUTE_MS and since > now_ms - 240 * MINUTE_MS,
+            "said": {name: value for name, value in last.get("rest", {}).items() if name in OBJECTS},
             "has_replay": False,
             "frustration": {"count": sum(frustrations)},
         }
@@ -193,6 +201,45 @@ def test_a_session_ends_by_itself_when_nothing_comes(engine: Engine) -> None:
     engine.apply(view("a", time_spent=60 * 10**9))
     assert engine.sessions(START_MS + 2 * MINUTE_MS)["s"]["is_active"] is True
     assert engine.sessions(START_MS + 16 * MINUTE_MS + 1)["s"]["is_active"] is False
+
+
+def test_a_session_ends_after_four_hours_whatever_comes(engine: Engine) -> None:
+    minutes = 4 * 60
+    engine.apply(*(view(f"v{n}", at=n * 10 * MINUTE_MS) for n in range(minutes // 10)))
+    assert engine.sessions(START_MS + minutes * MINUTE_MS - 1)["s"]["is_active"] is True
+    assert engine.sessions(START_MS + minutes * MINUTE_MS)["s"]["is_active"] is False
+    engine.apply(view("late", at=minutes * MINUTE_MS))
+    assert engine.sessions(START_MS + minutes * MINUTE_MS + 1)["s"]["is_active"] is False
+
+
+def test_a_session_says_what_its_last_view_says(engine: Engine) -> None:
+    first = {"usr": {"plan": "free", "since": 1}, "account": {"tier": "a"}, "os": {"version_major": "9"}}
+    last = {
+        "usr": {"plan": "pro", "roles": ["a", "b"], "none": None},
+        "geo": {"country": "Chile"},
+        "device": {"brand": "Apple"},
+        "browser": {"version_major": "131"},
+        "session": {"useragent": "Mozilla", "ip": "192.0.2.1"},
+        "context": {"big": 1},
+    }
+    engine.apply(view("a", rest=first), view("b", at=1, rest=last), view("x", session="t", rest={"usr": 7}))
+    action = {
+        "k": "action:a",
+        "type": "action",
+        "time": START_MS + 2,
+        "session_id": "s",
+        "rest": {"usr": {"plan": "x"}},
+    }
+    engine.apply(action)
+    found = engine.sessions()
+    assert found["s"]["said"] == {
+        "usr": {"plan": "pro", "roles": ["a", "b"]},
+        **{name: last[name] for name in ("geo", "device", "browser")},
+    }
+    assert (found["s"]["useragent"], found["s"]["ip"]) == ("Mozilla", "192.0.2.1")
+    assert found["t"]["said"] == {"usr": 7}
+    engine.events.rebuild_profiles()
+    assert engine.sessions() == found
 
 
 def test_who_logged_out_before_the_last_view_is_not_the_sessions_user(engine: Engine) -> None:
@@ -266,6 +313,51 @@ def test_a_newer_whole_version_ends_the_parts(engine: Engine) -> None:
     assert merged(engine)["loading_time"] == 7
     engine.apply(with_version(partial("a", 6, loading_time=8)))
     assert merged(engine) | {"_dd": None} == {"loading_time": 8, "user_id": "u", "user_email": None, "_dd": None}
+
+
+def test_parts_of_a_view_are_bounded_in_number(engine: Engine) -> None:
+    whole = with_version(view("a", 1))
+    parts = [with_version(partial("a", 2 + n, loading_time=n)) for n in range(PARTS_MAX + 50)]
+    with capture_logs() as logs:
+        engine.apply(*parts[300:], whole)
+        engine.apply(*parts[:300])
+    assert merged(engine)["loading_time"] == PARTS_MAX - 1
+    assert engine.rows("SELECT count(*) FROM view_parts") == [(PARTS_MAX + 1,)]
+    assert [(log["log_level"], log["updates"]) for log in logs] == [("warning", 50)]
+    engine.apply(with_version(view("a", 1000, loading_time=7)))
+    assert merged(engine)["loading_time"] == 7
+    engine.apply(with_version(partial("a", 1001, loading_time=8)))
+    assert merged(engine)["loading_time"] == 8
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize(
+    "large",
+    [{f"k{n}": 1 for n in range(KEYS_MAX - 100)}, {"text": "é" * (EVENT_BYTES_MAX // 2 - 20_000)}],
+    ids=["keys", "bytes"],
+)
+def test_a_merged_view_is_no_larger_than_an_event(engine: Engine, large: Event, order: tuple[int, ...]) -> None:
+    grown = {f"g{n}": "x" * 100 for n in range(400)}
+    whole = with_version(view("a", 1, rest={"one": large}))
+    parts = [with_version(partial("a", 2 + n, loading_time=n, rest=rest)) for n, rest in enumerate(({}, grown, {}))]
+    with capture_logs() as logs:
+        engine.apply(whole, *(parts[n] for n in order))
+    found = merged(engine)
+    assert found["loading_time"] == 2
+    assert found["one"] == large
+    assert "g0" not in found
+    assert [log["updates"] for log in logs] == [1]
+
+
+def test_many_large_views_are_merged_in_portions(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_updates, "_PORTIONS", view_updates._PORTIONS.replace("32000000", "3000"))
+    sent = [with_version(view(f"v{n}", 1, rest={"text": "x" * 1000})) for n in range(20)]
+    engine.apply(*sent)
+    engine.apply(*(with_version(partial(f"v{n}", 2, loading_time=n)) for n in range(20)))
+    rows = engine.rows("SELECT view_id, loading_time, length((rest::JSON)->>'text') FROM events WHERE type = 'view'")
+    assert sorted(rows) == sorted((f"v{n}", n, 1000) for n in range(20))
+    portions = engine.rows("SELECT count(*) FROM view_parts")
+    assert portions == [(40,)]
 
 
 def test_parts_that_come_before_their_view_show_at_once(engine: Engine) -> None:

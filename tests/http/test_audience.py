@@ -78,7 +78,7 @@ def make_table(server: Server, name: str, content: str, key: str, integers: tupl
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Twelve users in three accounts, a table of nine of them, and a connection to it."""
-    with Server(tmp_path_factory.mktemp("audience"), rate_limits=NO_LIMITS) as server:
+    with Server(tmp_path_factory.mktemp("audience"), rate_limits=NO_LIMITS, events_days="36500") as server:
         assert server.ask("POST", "/api/v2/prodlytics", events()).status == 202
         make_table(server, "crm", ROWS, "email")
         fields = [

@@ -7,6 +7,7 @@ import json
 import resource
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -243,8 +244,21 @@ def test_a_body_that_does_not_come(server: Server, token: str) -> None:
 def test_a_sender_who_hangs_up_leaves_no_room_taken(server: Server, token: str) -> None:
     for _ in range(4 * ROOM_BYTES // BODY_BYTES):
         with wire(server) as connection:
-            connection.sendall(head(token, BODY_BYTES) + b"{")
+            connection.sendall(head(token, BODY_BYTES) + b" " * (BODY_BYTES - 1))
     until(lambda: send(server, RUM, action("room again") + b" " * 15_000, DD_API_KEY=token), 202)
+
+
+@pytest.mark.parametrize("begun", [b"", b"{"], ids=["nothing", "one byte"])
+def test_senders_who_announce_much_and_send_nothing_take_no_room(server: Server, token: str, begun: bytes) -> None:
+    with ExitStack() as open_ones:
+        idle = [open_ones.enter_context(wire(server)) for _ in range(4 * ROOM_BYTES // BODY_BYTES)]
+        for connection in idle:
+            connection.sendall(head(token, BODY_BYTES) + begun)
+        body = action(f"beside idle ones {len(begun)}") + b" " * 15_000
+        for _ in range(5):
+            accepted(send(server, RUM, body, DD_API_KEY=token))
+        for connection in idle:
+            refused(read_answer(connection), 408)
 
 
 def until(ask: Callable[[], Answered], status: int) -> Answered:

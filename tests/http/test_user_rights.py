@@ -107,10 +107,20 @@ def test_erase_leaves_nothing(server: Server) -> None:
     data = server.folder / "data"
     rejected = data / "log" / "rejected"
     set_aside(rejected)
+    broken = f'data: {{"usr":{{"id":"{ID}"}}}}'
+    assert server.ask("POST", "/api/v2/rum", broken.encode()).status == 400
+    lines = server.ask("GET", path("export")).json()["data"]["attributes"]["lines"]
+    assert [kept["line"] for kept in lines["rejected_samples"]] == [broken]
+    assert [line.get("user_id", line.get("line")) for line in lines["rejected_segments"]] == [
+        ID,
+        json.dumps({"usr": {"email": EMAIL}}),
+    ]
     dry = server.ask("POST", path("erase") + "?dry_run=true").json()["data"]
     assert dry["type"] == "erasure_preview"
     counts = dry["attributes"]["counts"]
     assert (counts["events"], counts["profiles"], counts["rejected_segments"]) == (5, 1, 2)
+    assert {place: counts[place] for place in lines} == {place: len(theirs) for place, theirs in lines.items()}
+    assert counts["rejected_samples"] == 1
     assert server.ask("GET", path("export")).status == 200
 
     done = server.ask("POST", path("erase"))
@@ -161,6 +171,15 @@ def test_events_acknowledged_before_an_erase_are_erased(server: Server) -> None:
         erased = server.ask("POST", path("erase", "late")).json()["data"]["attributes"]["counts"]
         assert erased["events"] == 1
     assert server.ask("GET", path("export", "late")).status == 404
+
+
+def test_a_user_of_rejected_lines_only_has_an_export(server: Server) -> None:
+    assert server.ask("GET", path("export", "unstored")).status == 404
+    server.ask("POST", "/api/v2/rum", b'{"type":"view","usr":{"id":"unstored"}}\n')
+    found = server.ask("GET", path("export", "unstored")).json()["data"]["attributes"]
+    assert (found["profile"], found["events"], len(found["lines"]["rejected_samples"])) == (None, [], 1)
+    assert server.ask("POST", path("erase", "unstored")).status == 200
+    assert server.ask("GET", path("export", "unstored")).status == 404
 
 
 def test_a_user_nobody_knows_is_nothing_to_erase(server: Server) -> None:

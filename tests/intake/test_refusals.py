@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
 from roster.base.errors import Code, Error
-from roster.intake.decode import EVENTS_MAX, SDK_STEPS, Batch, run_steps
-from roster.intake.event import server_events
+from roster.intake import texts
+from roster.intake.decode import SDK_STEPS, Batch, run_steps
+from roster.intake.event import canonical_events, server_events
 from roster.intake.reasons import DROPPED, Reason
 from roster.intake.steps import KEYS_MAX, Draft, Origin
 from roster.intake.tally import Tally
+from roster.intake.texts import EVENTS_MAX
 from roster.model.schema import EVENT_COLUMNS
 from sdk_events import DAY_MS, NOW_MS, event, line, take
 
@@ -35,6 +38,8 @@ SDK_REASONS = [
     (json.dumps(event(a=[{"b": 1, "c": 2} for _ in range(KEYS_MAX)])).encode(), Reason.TOO_MANY_KEYS),
     (b'{"date":1795426700000}', Reason.NO_TYPE),
     (b'{"type":"","date":1795426700000}', Reason.NO_TYPE),
+    (json.dumps(event("view_update", view={"id": "v"}, _dd={"document_version": "x3"})).encode(), Reason.NO_ID),
+    (json.dumps(event("view_update", view={"id": "v"}, _dd={"document_version": 3.5})).encode(), Reason.NO_ID),
     (b'{"type":["view"],"date":1795426700000}', Reason.NO_TYPE),
     (json.dumps(event("view", view={"url": "/"})).encode(), Reason.NO_ID),
     (json.dumps(event("view", view={"id": {}})).encode(), Reason.NO_ID),
@@ -110,6 +115,26 @@ def test_a_body_holds_a_bounded_number_of_events(body: bytes) -> None:
     with pytest.raises(Error) as caught:
         take(body)
     assert caught.value.code is Code.TOO_LARGE
+
+
+def test_what_stands_inside_of_events_is_no_number_of_events() -> None:
+    inner = [{"state": "x,[{", "at": [0, 1, '"', "\\"]}] * 9_000
+    sent = [event("action", action={"id": str(n)}, a=[0] * 60_000, b=inner[:2000], c="," * 60_000) for n in range(3)]
+    assert take(json.dumps(sent).encode()).accepted == 3
+    assert take(json.dumps(sent, indent=1).encode()).accepted == 3
+
+
+@pytest.mark.parametrize("element", [b"{}", b"[]", b"0", b'"a"', b'{"a":[{},{"b":"]},{"}]}'])
+def test_a_hostile_array_is_refused_before_its_values_fill_the_memory(element: bytes) -> None:
+    body = b"[" + b",".join([element] * (5_000_000 // (len(element) + 1))) + b"]"
+    for judge in (lambda: take(body), lambda: canonical_events(body, received_ms=NOW_MS, new_id=lambda: "id")):
+        tracemalloc.start()
+        with pytest.raises(Error) as caught:
+            judge()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (caught.value.code, caught.value.reason) == (Code.TOO_LARGE, Reason.TOO_LARGE)
+        assert peak < 4 * len(body)
 
 
 def test_odd_texts_are_taken_as_readers_agree() -> None:
@@ -190,3 +215,25 @@ def test_steps_are_counted_and_timed_once_a_batch() -> None:
     tally.add("rum", 2, {Reason.NOT_JSON: 1, Reason.TELEMETRY: 2})
     totals = tally.read().tracks["rum"]
     assert (totals.received, totals.accepted, totals.rejected, totals.dropped) == (5, 2, 1, 2)
+
+
+strings = st.sampled_from(["", 'a,"[{\\', '\\\\"', "é\n,", "]}"])
+trees = st.recursive(
+    st.none() | st.integers(0, 9) | strings,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(strings, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.lists(trees, min_size=1, max_size=9), st.sampled_from([None, 1]), st.booleans())
+def test_elements_are_counted_in_the_text_as_they_are(values: list[Any], indent: int | None, ascii: bool) -> None:
+    body = json.dumps(values, indent=indent, ensure_ascii=ascii).encode()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(texts, "EVENTS_MAX", 4)
+        patched.setattr(texts, "_CHUNK_BYTES", 7)
+        try:
+            assert [json.loads(text) for text in texts.split(body)] == values
+            assert len(values) <= 4
+        except Error as error:
+            assert error.code is Code.TOO_LARGE
+            assert len(values) > 4

@@ -109,8 +109,8 @@ def test_samples_are_a_ring() -> None:
         (b"4", False, 2),
         (b"3", False, 2),
     ]
-    assert ring.drop(lambda line: line == b"4", dry_run=True) == 1
-    assert ring.drop(lambda line: line == b"4", dry_run=False) == 1
+    assert ring.drop(lambda line: line == b"4", dry_run=True) == [b"4"]
+    assert ring.drop(lambda line: line == b"4", dry_run=False) == [b"4"]
     assert [s.line[:1] for s in ring.read(1)] == [b"x"]
     none = Samples(0)
     none.add(1, "rum", "k", [b"1"])

@@ -15,7 +15,7 @@ from sdk_events import CHROME, DAY_MS, NOW_MS, PLACE, event, line, recorded, tak
 
 
 def run(came: Arrival) -> Batch:
-    return rum_events(came, origin_of(came, keep_ms=457 * DAY_MS, place=PLACE, keep_ip=False))
+    return rum_events(came, origin_of(came, keep_ms=457 * DAY_MS, place=PLACE, keep_ip=False))[0]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,9 @@ def test_identity() -> None:
         (-5000, 0, 0, {}, -5000),
         (-5000, 59_000, 0, {}, -5000),
         (-5000, 90_400, 0, {}, 85_000),
-        (-5000, -3_600_600, 0, {}, -3_606_000),
+        (-5000, -3_600_600, 0, {}, -3_605_600),
+        (-5000, -40_123, 0, {}, -45_123),
+        (0, -1, 0, {}, -1),
         (-5000, 0, None, {}, -5000),
         (10_000, 0, 0, {}, 0),
         (-5000, 90_000, 0, {"type": "resource", "_dd": {"drift": -2000}}, 83_000),
@@ -117,6 +119,22 @@ def test_the_clock_of_the_sender(
     batch_ms = None if batch is None else NOW_MS + batch
     found = line(event() | {"date": NOW_MS + date} | more, received_ms=NOW_MS + received, batch_ms=batch_ms)
     assert found["time"] == NOW_MS + expected
+
+
+def test_a_clock_that_is_ahead_keeps_the_order() -> None:
+    """The last view names the user of a session: it must not move to where an earlier one is."""
+    sent = [event("view", view={"id": str(n)}) | {"date": NOW_MS + 20_000 + n} for n in range(5)]
+    batch = take(*sent, batch_ms=NOW_MS + 20_010)
+    assert [json.loads(text)["time"] - NOW_MS for text in batch.lines] == [-10, -9, -8, -7, -6]
+    later = line(sent[1], batch_ms=NOW_MS + 23_010, received_ms=NOW_MS + 3000)
+    assert later["time"] == NOW_MS - 9, "a later version of a view does not move it"
+
+
+@pytest.mark.parametrize("written", [3, 3.0, "3", "3.0"])
+def test_a_version_is_a_number_however_it_is_written(written: Any) -> None:
+    said = {"view": {"id": "v"}, "_dd": {"document_version": written}}
+    assert line(event("view", **said))["v"] == 3
+    assert line(event("view_update", **said))["k"] == "view_update:v:3"
 
 
 def test_a_clock_that_starts_in_1970_is_put_right() -> None:
@@ -166,6 +184,28 @@ def test_what_the_event_says_itself_wins() -> None:
         "url_host": "a.b",
         "url_scheme": "https",
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "source"),
+    [
+        ({"source": "browser", "container": {"source": "ios", "view": {"id": "v"}}}, "browser"),
+        ({"source": "browser"}, "android"),
+        ({"container": {"source": "android"}}, ""),
+        ({"source": "ios"}, "browser"),
+    ],
+)
+def test_a_page_in_an_app_takes_no_browser_and_no_device_of_the_app(said: dict[str, Any], source: str) -> None:
+    for agent in (CHROME, "Dalvik/2.1.0 (Linux; U; Android 14; Pixel 8 Build/UD1A)"):
+        found = line(event(**said), source=source, user_agent=agent)
+        assert not {"browser_name", "browser_version", "device_type"} & set(found)
+        assert not {"browser", "device"} & set(found["rest"])
+
+
+@pytest.mark.parametrize("container", [None, "ios", {"source": 5}, {"source": "browser"}])
+def test_a_page_in_a_page_takes_both(container: Any) -> None:
+    found = line(event(source="browser", container=container), source="browser", user_agent=CHROME)
+    assert (found["browser_name"], found["device_type"]) == ("Chrome", "desktop")
 
 
 def test_the_address_is_kept_only_when_wanted() -> None:

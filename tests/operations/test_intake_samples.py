@@ -13,6 +13,7 @@ import pytest
 from inside import CALLER, Inside, inside
 from roster.base.errors import Code, Error
 from roster.http.intake_metrics import IntakeCollector
+from roster.intake.reasons import Reason
 from roster.operations import intake, intake_samples
 
 
@@ -100,6 +101,69 @@ def test_a_server_is_told_and_its_bad_event_is_kept(product: Inside) -> None:
     assert replay(product) == {"replayed": 0, "still_rejected": 1}
     intake.submit_product_analytics_event(product.context, product.request(good))
     assert received(product)[0]["attributes"]["track"] == "prodlytics"
+
+
+def test_a_body_of_broken_lines_is_refused_and_kept_line_by_line(product: Inside) -> None:
+    with pytest.raises(Error) as caught:
+        send(product, b"one", b'{"two":', b"three")
+    assert caught.value.code is Code.INVALID
+    assert [kept["attributes"]["line"] for kept in rejected(product)] == ["three", '{"two":', "one"]
+    counts = product.product.intake.tally.read()
+    assert (counts.tracks["rum"].received, counts.tracks["rum"].rejected) == (3, 3)
+    assert counts.reasons == {("rum", Reason.NOT_JSON): 3}
+    assert (counts.steps["parse"].events, counts.steps["parse"].refused) == (3, 3)
+
+
+def test_one_event_over_many_lines_counts_once(product: Inside) -> None:
+    send(product, json.dumps(action(product, "a", "u2"), indent=1).encode())
+    counts = product.product.intake.tally.read()
+    assert (counts.tracks["rum"].received, counts.tracks["rum"].accepted) == (1, 1)
+    assert (counts.steps["parse"].events, counts.steps["parse"].refused) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "reason"),
+    [
+        (b'{"type": nope', Code.INVALID, Reason.NOT_JSON),
+        (b'{"type":\n nope\n}', Code.INVALID, Reason.NOT_JSON),
+        (b"[" + b"0," * 200_000 + b"0]", Code.TOO_LARGE, Reason.TOO_LARGE),
+        (b" " * 6_000_000, Code.TOO_LARGE, Reason.TOO_LARGE),
+        (b"[[[]]]", Code.INVALID, Reason.NOT_OBJECT),
+    ],
+    ids=["no JSON", "no lines", "too many", "too large", "no object"],
+)
+@pytest.mark.parametrize("track", ["prodlytics", "rum"])
+def test_bodies_refused_as_a_whole_are_counted_by_reason_and_kept(
+    product: Inside, track: str, body: bytes, code: Code, reason: Reason
+) -> None:
+    submit = intake.submit_rum if track == "rum" else intake.submit_product_analytics_event
+    if (track == "rum" and reason is Reason.NOT_OBJECT) or body.isspace():
+        track, submit = "prodlytics", intake.submit_product_analytics_event
+    with pytest.raises(Error) as caught:
+        submit(product.context, replace(product.request(), body=body))
+    assert caught.value.code is code
+    counts = product.product.intake.tally.read()
+    total = counts.tracks[track]
+    assert total.received == total.rejected == counts.reasons[track, reason] == len(rejected(product)) > 0
+    assert {kept["attributes"]["reason"] for kept in rejected(product)} == {reason.value}
+
+
+def test_a_server_event_older_than_events_are_kept_is_refused(product: Inside) -> None:
+    good = {"type": "server", "application": {"id": "a"}, "event": {"name": "e", "id": "1"}, "usr": {"id": "u9"}}
+    days = product.product.intake.events_days
+    for age, is_taken in ((days - 1, True), (days + 1, False)):
+        event = good | {"date": now(product) - int(age * 86_400_000)}
+        request = product.request([event])
+        if is_taken:
+            intake.submit_product_analytics_event(product.context, request)
+            continue
+        with pytest.raises(Error) as caught:
+            intake.submit_product_analytics_event(product.context, request)
+        assert (caught.value.code, caught.value.reason, caught.value.at) == (Code.INVALID, "too_old", "/0/date")
+    assert [kept["attributes"]["reason"] for kept in rejected(product)] == ["too_old"]
+    assert replay(product) == {"replayed": 0, "still_rejected": 1}
+    product.product.context = replace(product.context, intake=replace(product.product.intake, events_days=days + 2))
+    assert replay(product) == {"replayed": 1, "still_rejected": 0}
 
 
 def test_a_store_that_cannot_be_written_fails_no_event(product: Inside) -> None:

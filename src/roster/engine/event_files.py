@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping as Map
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -24,6 +25,7 @@ import duckdb
 from roster.base.errors import Code, Error, did_you_mean
 from roster.engine.staging import COLUMNS, SPLIT, stage_lines
 from roster.intake.event import SECONDS_MAX, TIME_MS_MAX, Place, canonical_lines
+from roster.intake.reasons import Reason
 from roster.model.schema import EVENT_COLUMNS
 from roster.ports import Progress
 
@@ -91,8 +93,11 @@ def stage_file(
     format: str,
     columns: Map[str, str],
     report: Callable[[Progress], None],
-) -> None:
-    """Fill staging from a file. Errors: NOT_FOUND; INVALID names the column or the line."""
+) -> Map[str, int]:
+    """Fill staging from a file; how many events were left out on purpose, by reason.
+
+    Errors: NOT_FOUND; INVALID names the column or the line.
+    """
     if format not in FORMATS:
         raise Error(Code.INVALID, f"unknown format {format!r}", hint=f"allowed: {', '.join(FORMATS)}")
     if not path.is_file():
@@ -102,9 +107,10 @@ def stage_file(
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
     if format == "ndjson":
-        _stage_ndjson(connection, path, layout, digest, report)
-    elif layout:
-        _stage_table(connection, path, format, layout, digest)
+        return _stage_ndjson(connection, path, layout, digest, report)
+    assert layout is not None
+    _stage_table(connection, path, format, layout, digest)
+    return _leave_out(connection)
 
 
 def _stage_ndjson(
@@ -113,8 +119,9 @@ def _stage_ndjson(
     layout: Layout | None,
     digest: str,
     report: Callable[[Progress], None],
-) -> None:
+) -> Map[str, int]:
     seen: set[str] = set()
+    left_out: Counter[str] = Counter()
     place = _placing(layout, seen) if layout else None
     done = 0
     with _open(path) as lines, tempfile.TemporaryDirectory(prefix="roster-load-") as folder:
@@ -125,6 +132,7 @@ def _stage_ndjson(
             if batch.rejected:
                 row, reason = batch.rejected[0].index + 1, batch.rejected[0].text
                 raise Error(Code.INVALID, f"event {row} of {path.name}: {reason}")
+            left_out.update({reason.value: number for reason, number in batch.dropped.items()})
             if batch.lines:
                 part.write_bytes(b"\n".join(batch.lines) + b"\n")
                 stage_lines(connection, part, first=done)
@@ -132,6 +140,17 @@ def _stage_ndjson(
             report(Progress("read", done, None))
     for name in sorted(layout.names() - seen if layout and done else ()):
         raise Error(Code.INVALID, f"{path.name} has no column {name!r}", at=name, hint=did_you_mean(name, seen))
+    return left_out
+
+
+def _leave_out(connection: duckdb.DuckDBPyConnection) -> Map[str, int]:
+    """What the steps would not take of rows that went past them: see `check_taken`."""
+    never = "FROM staging WHERE list_contains($1, type)"
+    kinds = [[Reason.SESSION.value, Reason.TELEMETRY.value]]
+    found = connection.execute(f"SELECT type, count(*) {never} GROUP BY type", kinds).fetchall()
+    if found:
+        connection.execute(f"DELETE {never}", kinds)
+    return {str(kind): int(count) for kind, count in found}
 
 
 def _read_chunk(lines: IO[bytes] | gzip.GzipFile, path: Path) -> list[bytes]:

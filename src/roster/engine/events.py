@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping as Map
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -121,10 +122,10 @@ class DuckEvents(DuckLifecycle):
         """Store the events of a CSV, NDJSON or Parquet file; see the port and `event_files`."""
         with _data_errors(path), self._duck.write() as connection:
             create_staging(connection)
-            stage_file(connection, path, format, columns, report)
+            left_out = stage_file(connection, path, format, columns, report)
             applied = self._store(connection, report)
         self._learned += 1
-        return applied
+        return replace(applied, left_out=left_out)
 
     def settle(self, now_ms: int) -> None:
         """Bring the rows of sessions up to their events, a portion a transaction."""

@@ -6,6 +6,8 @@ on is a matter of the time it is looked at.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import duckdb
 
 from roster.base.time import instant
@@ -26,6 +28,9 @@ _NOT_OF_SESSIONS = frozenset(
 )
 _LATEST = tuple(c.name for c in EVENT_COLUMNS if c.name not in _NOT_OF_SESSIONS)
 """What a session takes from the latest of its events that says it."""
+_OBJECTS = ("usr", "account", "geo", "device", "os", "browser")
+_SENDER = ("useragent", "ip")
+"""What a session takes from what its last view says beside columns: whole objects, and two names under `session`."""
 _URL_PARTS = ("url_scheme", "url_host", "url_path", "url_path_group", "url_hash", "url_query", "referrer")
 _COUNTED = ("view", "action", "error", "resource", "long_task")
 
@@ -34,9 +39,12 @@ _ENDS = f"CASE WHEN type = 'view' THEN time + to_microseconds({_SPENT_US}) ELSE 
 
 
 def _json(pairs: dict[str, str]) -> str:
-    """A JSON object without the keys that have no value."""
-    inner = ", ".join(f"'{key}', {value}" for key, value in pairs.items())
-    return f"json_merge_patch('{{}}', json_object({inner}))"
+    """A JSON object without the keys that have no value, also in what is inside."""
+    return f"json_merge_patch('{{}}', json_object({_pairs(pairs)}))"
+
+
+def _pairs(pairs: dict[str, str]) -> str:
+    return ", ".join(f"'{key}', {value}" for key, value in pairs.items())
 
 
 def _each(template: str, names: tuple[str, ...]) -> str:
@@ -58,6 +66,7 @@ _SESSION = {
     "referrer": "json_extract(initial_view, '$.referrer')",
     "initial_view": "initial_view",
     "last_view": "last_view",
+    **{name: name for name in _SENDER},
     **{name: f"json_object('count', {name}_count)" for name in (*_COUNTED, "frustration")},
 }
 
@@ -86,15 +95,18 @@ _TOLD = f"""
     FROM mine GROUP BY session_id"""
 _EDGES = """time BETWEEN $since AND $until
     AND rowid IN (SELECT place FROM mine WHERE n IN (SELECT unnest([first_view, last_view]) FROM told))"""
-_VIEWS = """
+_EDGE_ROWS = "CREATE OR REPLACE TEMP TABLE edges AS SELECT rowid AS place, rest::JSON AS rest FROM events WHERE "
+_VIEWS = f"""
     CREATE OR REPLACE TEMP TABLE views AS
-    SELECT rowid AS place, variant_extract(rest, 'view')::JSON AS view FROM events WHERE """
+    SELECT place, {_each("json_extract(rest, '$.{0}') AS {0}", ("view", *_OBJECTS))},
+        {_each("json_extract(rest, '$.session.{0}') AS {0}", _SENDER)} FROM edges"""
 _COMPUTE = f"""
     CREATE OR REPLACE TEMP TABLE computed AS
     SELECT told.* EXCLUDE (first_view, last_view), {_each("final.{0} AS {0}", _OF_USER)},
         {_view("initial")} AS initial_view, {_view("final")} AS last_view,
+        {_each("final_said.{0} AS {0}", (*_OBJECTS, *_SENDER))},
         least(epoch_ms(until) - epoch_ms(since), {LENGTH_MS_MAX}) * 1000000 AS time_spent,
-        NOT has_ended AND until > $idle_since AS is_active
+        NOT has_ended AND until > $idle_since AND since > $begun_since AS is_active
     FROM told
     LEFT JOIN mine AS initial ON initial.n = told.first_view
     LEFT JOIN mine AS final ON final.n = told.last_view
@@ -102,9 +114,10 @@ _COMPUTE = f"""
     LEFT JOIN views AS final_said ON final_said.place = final.place"""
 
 _COLUMNS = ", ".join((*_OF_USER, *_LATEST, "session_id"))
-_REST = f"json_object('session', {_json(_SESSION)})"
+_REST = _json({"session": f"json_object({_pairs(_SESSION)})"} | {name: name for name in _OBJECTS})
 _OPENED = f"""SELECT {_REST} AS said FROM computed
     WHERE contains(initial_view::VARCHAR, '[') OR contains(last_view::VARCHAR, '[')"""
+"""Arrays inside of objects stand where the event had them, which is known already."""
 _INSERT = f"""
     INSERT INTO events BY NAME
     SELECT 'session:' || session_id AS event_id, {DIGEST} AS digest, since AS time,
@@ -132,12 +145,17 @@ def mark_all(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def mark_ended(connection: duckdb.DuckDBPyConnection, now_ms: int) -> None:
-    """Have the sessions computed anew that have been quiet for too long to go on."""
+    """Have the sessions computed anew that have been quiet, or have gone on, for too long to be active."""
     connection.execute(
         """INSERT INTO stale_sessions SELECT session_id, since, until FROM session_spans
-            WHERE is_active AND until <= ?""",
-        [instant(now_ms - IDLE_MS)],
+            WHERE is_active AND (until <= $idle_since OR since <= $begun_since)""",
+        _bounds(now_ms),
     )
+
+
+def _bounds(now_ms: int) -> dict[str, datetime]:
+    """A session is active when it was heard of, and began, after these."""
+    return {"idle_since": instant(now_ms - IDLE_MS), "begun_since": instant(now_ms - LENGTH_MS_MAX)}
 
 
 def settle_portion(connection: duckdb.DuckDBPyConnection, now_ms: int) -> int:
@@ -157,12 +175,13 @@ def settle_portion(connection: duckdb.DuckDBPyConnection, now_ms: int) -> int:
     if not found or not found[0]:
         return 0
     bounds = {"since": found[1], "until": found[2]}
-    for select, condition in ((_MINE, _EVENTS), (_VIEWS, _EDGES)):
+    for select, condition in ((_MINE, _EVENTS), (_EDGE_ROWS, _EDGES)):
         found_at = at_places(connection, "events", condition, bounds)
         connection.execute(select + found_at, bounds if "$since" in found_at else None)
         if select == _MINE:
             connection.execute(_TOLD)
-    connection.execute(_COMPUTE, {"idle_since": instant(now_ms - IDLE_MS)})
+    connection.execute(_VIEWS)
+    connection.execute(_COMPUTE, _bounds(now_ms))
     for statement in (
         "DELETE FROM stale_sessions WHERE session_id IN (SELECT session_id FROM due)",
         "DELETE FROM session_spans WHERE session_id IN (SELECT session_id FROM due)",

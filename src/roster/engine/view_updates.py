@@ -2,21 +2,31 @@
 
 Holds no transaction of its own. Of a view that has partial versions, the newest whole version and the partial
 ones after it are kept until a newer whole version comes; the view is what they give in the order of versions.
+Both are bounded. What is left out depends on the versions alone, not on the order in which they came.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import msgspec
+import structlog
 
 from roster.engine.places import at_ids
 from roster.engine.staging import COLUMNS, SPLIT
-from roster.intake.steps import Draft, lift_columns
+from roster.intake.steps import EVENT_BYTES_MAX, KEYS_MAX, Draft, count_keys, lift_columns
 from roster.model.schema import EVENT_COLUMNS
 
+PARTS_MAX = 500
+"""Partial versions kept of a view: SDKs send a whole one every 100, of which some may be late or lost."""
+PARTS_BYTES_MAX = 4 * EVENT_BYTES_MAX
+"""Bytes kept of the versions of a view: all of them are read for each new one."""
+PORTION_BYTES = 32_000_000
+"""Bytes of versions merged at once, over many views: they take some ten times that in memory."""
 _REPLACED_WHOLE = frozenset({"context", "connectivity", "usr", "device", "privacy"})
 _VIEW_REPLACED_WHOLE = frozenset({"custom_timings"})
 _LIFTED = tuple((c.name, tuple(c.path.split("."))) for c in EVENT_COLUMNS if c.name not in ("event_id", "time", "type"))
@@ -47,8 +57,48 @@ _DROP_TWICE = """
         SELECT rowid FROM (
             SELECT rowid, row_number() OVER (PARTITION BY view_id, v, whole ORDER BY line) AS place FROM view_parts)
         WHERE place > 1)"""
+_DROP_BEYOND = f"""
+    DELETE FROM view_parts WHERE rowid IN (
+        SELECT place FROM (
+            SELECT rowid AS place, whole, count(*) FILTER (NOT whole) OVER earlier AS parts,
+                sum(strlen(line::VARCHAR)) OVER earlier AS bytes
+            FROM view_parts WHERE view_id IN (SELECT view_id FROM parted)
+            WINDOW earlier AS (PARTITION BY view_id ORDER BY v ROWS UNBOUNDED PRECEDING))
+        WHERE NOT whole AND (parts > {PARTS_MAX} OR bytes > {PARTS_BYTES_MAX}))"""
+_PORTIONS = f"""
+    CREATE OR REPLACE TEMP TABLE portions AS
+    SELECT view_id, (sum(bytes) OVER (ORDER BY view_id ROWS UNBOUNDED PRECEDING) // {PORTION_BYTES})::BIGINT AS portion
+    FROM (SELECT view_id, sum(strlen(line::VARCHAR)) AS bytes FROM view_parts
+        WHERE view_id IN (SELECT view_id FROM parted) GROUP BY view_id)"""
+_PORTION = """
+    SELECT view_id, v, line, strlen(line::VARCHAR) FROM view_parts JOIN portions USING (view_id)
+    WHERE portion = ? ORDER BY view_id, v"""
 _DROP_WHOLE = """
     DELETE FROM view_parts WHERE view_id NOT IN (SELECT view_id FROM view_parts WHERE NOT whole)"""
+_encode = msgspec.json.Encoder().encode
+_log = structlog.get_logger("roster.engine")
+
+
+@dataclass(slots=True)
+class _View:
+    """A view as far as its versions are merged; `bytes` and `keys` are its size, or more."""
+
+    version: int
+    wire: dict[str, Any]
+    bytes: int
+    keys: int
+    left_out: int = 0
+
+    def add(self, version: int, part: dict[str, Any], size: int) -> None:
+        """Lay the next version on top, unless the view would be larger than an event may be."""
+        merged = _merge(self.wire, part)
+        bytes, keys = self.bytes + size, self.keys + count_keys(part)
+        if bytes > EVENT_BYTES_MAX or keys > KEYS_MAX:  # of the parts together; what they share counts once
+            bytes, keys = len(_encode(merged)), count_keys(merged)
+        if bytes > EVENT_BYTES_MAX or keys > KEYS_MAX:
+            self.left_out += 1
+            return
+        self.version, self.wire, self.bytes, self.keys = version, merged, bytes, keys
 
 
 def merge_updates(connection: duckdb.DuckDBPyConnection) -> None:
@@ -61,16 +111,35 @@ def merge_updates(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(_KEEP_STORED + at_ids(connection, _LONE_IDS))
     for statement in (_KEEP_STAGED, _DROP_STAGED, _DROP_OLD, _DROP_TWICE):
         connection.execute(statement)
-    rows = connection.execute(
-        "SELECT view_id, v, line FROM view_parts WHERE view_id IN (SELECT view_id FROM parted) ORDER BY view_id, v"
-    ).fetchall()
-    merged: dict[str, tuple[int, dict[str, Any]]] = {}
-    for view_id, version, line in rows:
-        held = merged.get(view_id)
-        part = _wire(json.loads(line))
-        merged[view_id] = (version, _merge(held[1], part) if held else part)
-    _stage(connection, merged, first[0] if first else 0)
+    beyond = connection.execute(_DROP_BEYOND).fetchone()
+    connection.execute(_PORTIONS)
+    left_out = int(beyond[0]) if beyond else 0
+    for (portion,) in connection.execute("SELECT DISTINCT portion FROM portions ORDER BY portion").fetchall():
+        views = _views(connection.execute(_PORTION, [portion]).fetchall())
+        left_out += sum(view.left_out for view in views.values())
+        _stage(connection, views, first[0] if first else 0)
     connection.execute(_DROP_WHOLE)
+    if left_out:
+        _log.warning(
+            "updates of views are left out, as too many came or their views would be too large",
+            updates=left_out,
+            updates_max=PARTS_MAX,
+            bytes_max=EVENT_BYTES_MAX,
+            keys_max=KEYS_MAX,
+        )
+
+
+def _views(rows: Iterable[tuple[str, int, str, int]]) -> dict[str, _View]:
+    """Views merged from their versions, given in order, each with its bytes."""
+    views: dict[str, _View] = {}
+    for view_id, version, line, size in rows:
+        part = _wire(json.loads(line))
+        held = views.get(view_id)
+        if held is None:
+            views[view_id] = _View(version, part, size, count_keys(part))
+        else:
+            held.add(version, part, size)
+    return views
 
 
 def _wire(line: dict[str, Any]) -> dict[str, Any]:
@@ -120,14 +189,14 @@ def _lay(under: dict[str, Any], over: dict[str, Any], replaced: frozenset[str]) 
     return merged
 
 
-def _stage(connection: duckdb.DuckDBPyConnection, merged: dict[str, tuple[int, dict[str, Any]]], first: int) -> None:
+def _stage(connection: duckdb.DuckDBPyConnection, views: dict[str, _View], first: int) -> None:
     """Stage merged views as versions that replace what is stored, whatever its version."""
     lines = []
-    for view_id, (version, wire) in merged.items():
-        at_ms = wire.pop(_TIME)
-        draft = Draft(0, b"", wire)
+    for view_id, view in views.items():
+        at_ms = view.wire.pop(_TIME)
+        draft = Draft(0, b"", view.wire)
         lift_columns(draft)
-        lines.append({"k": f"view:{view_id}", "v": version, "at": at_ms, "rest": wire} | draft.columns)
+        lines.append({"k": f"view:{view_id}", "v": view.version, "at": at_ms, "rest": view.wire} | draft.columns)
     lifted = {name for name, _ in _LIFTED}
     fields = ", ".join(f"\"{name}\" := (line->>'{name}')::{type}" for name, type in COLUMNS if name in lifted)
     connection.execute(

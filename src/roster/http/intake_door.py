@@ -190,11 +190,11 @@ class IntakeDoor:
         return caller
 
     async def _read(self, wire: WireRequest, take: Callable[[int], None], *, kept: bool) -> bytes:
-        """The body as it came, nothing of one that is not `kept`. Errors: TOO_LARGE, OVERLOADED, LATE."""
-        declared = _length(wire)
-        if declared is not None:
-            self._check_size(declared)
-            take(declared if kept else 0)
+        """The body as it came, nothing of one that is not `kept`. Errors: TOO_LARGE, OVERLOADED, LATE.
+
+        What a sender announces is believed where it is too much, and takes no room: saying it costs nothing.
+        """
+        self._check_size(_length(wire) or 0)
         chunks: list[bytes] = []
         size = 0
         try:
@@ -203,7 +203,7 @@ class IntakeDoor:
                     size += len(chunk)
                     self._check_size(size)
                     if kept:
-                        take(len(chunk) if declared is None else 0)
+                        take(len(chunk))
                         chunks.append(chunk)
         except TimeoutError as error:
             hint = f"send it within {self._body_timeout_s:g} s (setting body_timeout_s)"

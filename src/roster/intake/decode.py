@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,12 @@ from typing import Any
 import msgspec
 import structlog
 
-from roster.base.errors import Code, Error
+from roster.base.errors import Error
 from roster.intake.arrival import Arrival
 from roster.intake.derive import derive_agent, derive_page, keep_sender, locate, name_action, read_tags
 from roster.intake.reasons import DROPPED, Reason, refused
 from roster.intake.steps import (
-    DEPTH_MAX,
+    EVENT_BYTES_MAX,
     SKEW_MS_MAX,
     TIME_MS_MAX,
     Draft,
@@ -35,15 +34,10 @@ from roster.intake.steps import (
     stamp_time,
 )
 from roster.intake.tally import Lap, Tally
+from roster.intake.texts import as_object, decode, split
 
-EVENT_BYTES_MAX = 1_000_000
-EVENTS_MAX = 100_000
 _CHUNK = 256
 """Events worked on together: enough to share the timing of a step, few enough to stay small in memory."""
-_ESCAPES = re.compile(
-    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\[^u]|\\u(?![dD][89a-fA-F]))"
-    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
-)
 _DECODE = msgspec.json.Decoder().decode
 _ENCODE = msgspec.json.Encoder().encode
 _log = structlog.get_logger("roster.intake")
@@ -114,6 +108,7 @@ def _too_large() -> Error:
 
 
 SERVER_STEPS: tuple[Step, ...] = (
+    parse,
     clean,
     limit_keys,
     check_server,
@@ -122,7 +117,7 @@ SERVER_STEPS: tuple[Step, ...] = (
     lift_columns,
     encode,
 )
-"""Events sent by servers, decoded already."""
+"""Events sent by servers."""
 SDK_STEPS: tuple[Step, ...] = (
     parse,
     check_type,
@@ -145,6 +140,7 @@ FILE_STEPS: tuple[Step, ...] = (
     parse,
     clean,
     check_type,
+    check_taken,
     stamp_time,
     identify,
     lift_columns,
@@ -155,7 +151,15 @@ FILE_STEPS: tuple[Step, ...] = (
     encode,
 )
 """Events of files, shaped as the SDKs send them; their times are taken as they are."""
-MAPPED_STEPS: tuple[Step, ...] = (clean, check_type, stamp_time, identify_by_event_id, lift_columns, encode)
+MAPPED_STEPS: tuple[Step, ...] = (
+    clean,
+    check_type,
+    check_taken,
+    stamp_time,
+    identify_by_event_id,
+    lift_columns,
+    encode,
+)
 """Rows of a file that a declared mapping made events of: only `event.id` identifies them, nothing is derived."""
 
 
@@ -209,44 +213,25 @@ def gather(drafts: Sequence[Draft]) -> Batch:
     return batch
 
 
-def rum_events(arrival: Arrival, origin: Origin, tally: Tally | None = None) -> Batch:
-    """The SDK events of a body, one JSON text a line or an array of them, each judged for itself.
+def rum_events(arrival: Arrival, origin: Origin, tally: Tally | None = None) -> tuple[Batch, Error | None]:
+    """The SDK events of a body, each judged for itself, and why the sender is told that it is no body of events.
 
-    Errors: TOO_LARGE; INVALID when there is something in the body and not one JSON value.
+    The error is TOO_LARGE for too many of them, INVALID when something is in the body and not one JSON value.
     """
-    body = arrival.body
-    batch = _run_texts(_texts(body), origin, tally)
-    if batch.accepted or batch.dropped or not batch.rejected:
-        return batch
-    reasons = {rejected.reason for rejected in batch.rejected}
-    if not reasons <= {Reason.NOT_JSON, Reason.NOT_OBJECT}:
-        return batch
     try:
-        whole = decode(body)  # one event, written over many lines
-    except Error:
-        if Reason.NOT_OBJECT in reasons:
-            return batch
-        raise
-    return _run_texts([encode_value(whole)], origin, tally) if type(whole) is dict else batch
+        texts = split(arrival.body)
+    except Error as error:
+        return refused_whole(arrival.body, error), error
+    batch = _run_texts(texts, origin, tally)
+    if batch.accepted or batch.dropped or not batch.rejected:
+        return batch, None
+    is_json = any(rejected.reason is not Reason.NOT_JSON for rejected in batch.rejected)
+    return batch, None if is_json else batch.rejected[0].error
 
 
-def _texts(body: bytes) -> list[bytes]:
-    if body.lstrip()[:1] == b"[":
-        try:
-            values = decode(body)
-        except Error:
-            values = None  # lines that are arrays: each is refused for itself
-        if isinstance(values, list):
-            check_number(len(values))
-            return [encode_value(value) for value in values]
-    check_number(body.count(b"\n"))
-    return [line for line in body.split(b"\n") if line.strip()]
-
-
-def check_number(events: int) -> None:
-    """Error: TOO_LARGE for more events than one request may bring."""
-    if events > EVENTS_MAX:
-        raise Error(Code.TOO_LARGE, "the body holds too many events", hint=f"at most {EVENTS_MAX}")
+def refused_whole(body: bytes, error: Error, key: str = "") -> Batch:
+    """A body that is no batch, as the one thing that was not taken."""
+    return Batch([], 0, [Rejected(0, error, body, key)])
 
 
 def _run_texts(texts: list[bytes], origin: Origin, tally: Tally | None) -> Batch:
@@ -257,17 +242,19 @@ def _run_texts(texts: list[bytes], origin: Origin, tally: Tally | None) -> Batch
 
 def replayed(drafts: Sequence[Draft], *, server: bool, tally: Tally | None = None) -> None:
     """Run kept events anew, from their texts."""
-    run_steps(drafts, (parse, *SERVER_STEPS) if server else SDK_STEPS, tally)
+    run_steps(drafts, SERVER_STEPS if server else SDK_STEPS, tally)
 
 
 def origin_of(arrival: Arrival, *, keep_ms: int, place: dict[str, str], keep_ip: bool) -> Origin:
     """What the steps are told of a request; events older than `keep_ms` at its arrival are not taken."""
     batch_ms = arrival.batch_ms if arrival.batch_ms and 0 < arrival.batch_ms <= TIME_MS_MAX else None
-    skew_ms = arrival.received_ms - batch_ms if batch_ms is not None else 0
+    behind_ms = arrival.received_ms - batch_ms if batch_ms is not None else 0
+    if 0 <= behind_ms <= SKEW_MS_MAX:
+        behind_ms = 0
     return Origin(
         received_ms=arrival.received_ms,
         oldest_ms=max(0, arrival.received_ms - keep_ms),
-        skew_ms=round(skew_ms / 1000) * 1000 if abs(skew_ms) > SKEW_MS_MAX else 0,
+        skew_ms=round(behind_ms / 1000) * 1000 if behind_ms > 0 else behind_ms,
         dated=batch_ms is not None,
         tags=arrival.tags,
         source=arrival.source,
@@ -280,35 +267,3 @@ def origin_of(arrival: Arrival, *, keep_ms: int, place: dict[str, str], keep_ip:
 def _clean_text(text: str) -> str:
     """A header as JSON can hold it."""
     return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
-
-
-def decode(text: bytes) -> Any:
-    """One JSON value; halves of surrogate pairs, which JavaScript cuts, become U+FFFD. Error: INVALID."""
-    try:
-        return _decode(text)
-    except Error:
-        repaired = _ESCAPES.sub(lambda m: m[1] or rb"\ufffd", text) if b"\\u" in text else text
-        if repaired == text:
-            raise
-        return _decode(repaired)
-
-
-def _decode(text: bytes) -> Any:
-    try:
-        return _DECODE(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise refused(Reason.NOT_JSON, f"not JSON: {error}") from error
-    except RecursionError as error:
-        raise refused(Reason.TOO_DEEP, f"the event is nested deeper than {DEPTH_MAX} levels") from error
-
-
-def encode_value(value: Any) -> bytes:
-    """The JSON text of a value that was decoded."""
-    return _ENCODE(value)
-
-
-def as_object(value: Any) -> dict[str, Any]:
-    """The value as an event. Error: INVALID for anything but an object."""
-    if type(value) is not dict:
-        raise refused(Reason.NOT_OBJECT, "an event is a JSON object")
-    return value

@@ -32,15 +32,17 @@ def keep_sender(draft: Draft) -> None:
 
 
 def derive_agent(draft: Draft) -> None:
-    """Browser, system and device by the User-Agent, each unless the event tells of it itself."""
+    """Browser, system and device by the User-Agent, each unless the event tells of it itself.
+
+    An app's says nothing of a browser or a device, also where the event is of a page inside of the app.
+    """
     wire, columns = draft.wire, draft.columns
     session = wire.get("session")
     text = session.get("useragent") if type(session) is dict else None
     if type(text) is not str or not text:
         return
     agent = read_agent(text)
-    source = wire.get("source") or (draft.origin.source if draft.origin else "")
-    native = type(source) is str and source in NATIVE
+    native = _is_native(draft)
     if not native and "browser_name" not in columns and "browser" not in wire:
         columns.update(agent.browser_columns)
         if agent.browser:
@@ -49,12 +51,23 @@ def derive_agent(draft: Draft) -> None:
         columns.update(agent.os_columns)
         if agent.os:
             wire["os"] = agent.os
-    if "device_type" not in columns:
+    if not native and "device_type" not in columns:
         own = wire.get("device")
         if own is None or (type(own) is dict and "type" not in own):
             columns["device_type"] = agent.device_type
             if agent.device:
                 wire["device"] = {**agent.device, **own} if own else agent.device
+
+
+def _is_native(draft: Draft) -> bool:
+    """Whether an app sent the event: its own, or that of a page it shows, which says `browser` of itself."""
+    container = draft.wire.get("container")
+    sources = (
+        draft.wire.get("source"),
+        container.get("source") if type(container) is dict else None,
+        draft.origin.source if draft.origin else None,
+    )
+    return any(type(source) is str and source in NATIVE for source in sources)
 
 
 def derive_page(draft: Draft) -> None:

@@ -7,23 +7,20 @@ from typing import Any
 
 from roster.base.errors import Code, Error
 from roster.intake.decode import (
-    EVENT_BYTES_MAX,
     FILE_STEPS,
     MAPPED_STEPS,
     SERVER_STEPS,
     Batch,
     Rejected,
-    as_object,
-    check_number,
-    decode,
-    encode_value,
     gather,
     parse,
+    refused_whole,
     run_steps,
 )
 from roster.intake.reasons import Reason, refused
-from roster.intake.steps import SECONDS_MAX, TIME_MS_MAX, Draft, Origin, Step, instant_ms
+from roster.intake.steps import EVENT_BYTES_MAX, SECONDS_MAX, TIME_MS_MAX, Draft, Origin, Step, instant_ms
 from roster.intake.tally import Tally
+from roster.intake.texts import decode, is_json, split
 
 __all__ = [
     "BYTES_MAX",
@@ -44,28 +41,18 @@ Place = Callable[[dict[str, Any]], dict[str, Any]]
 """Makes a wire event of an object of another shape."""
 
 
-def _split(body: bytes) -> tuple[list[tuple[Any, bytes]], bool]:
-    """The values of a body with their texts where known, and whether it is a batch: an array, or lines of NDJSON."""
-    try:
-        whole = decode(body)
-    except Error as error:
-        lines = [line for line in body.split(b"\n") if line.strip()]
-        if len(lines) < 2:
-            raise
-        check_number(len(lines))
-        return [(_located(index, line, error), line) for index, line in enumerate(lines)], True
-    if not isinstance(whole, list):
-        return [(whole, body)], False
-    check_number(len(whole))
-    return [(value, b"") for value in whole], True
+def _split(body: bytes, bytes_max: int) -> tuple[list[bytes], bool]:
+    """The texts of the events, and whether they are a batch: an array, or lines of NDJSON.
 
-
-def _located(index: int, line: bytes, whole: Error) -> Any:
-    """A line decoded; when already the first is wrong, the body was no NDJSON but one broken value."""
-    try:
-        return decode(line)
-    except Error as error:
-        raise (error.under(f"/{index}") if index else whole) from error
+    Errors: TOO_LARGE; INVALID for a body of lines whose first is no JSON: it was no NDJSON but one broken value.
+    """
+    if len(body) > bytes_max:
+        hint = f"at most {bytes_max} bytes uncompressed (setting event_body_bytes_max)"
+        raise Error(Code.TOO_LARGE, "the body is too large", hint=hint, reason=Reason.TOO_LARGE)
+    texts = split(body)
+    if not texts or (len(texts) > 1 and not is_json(texts[0])):
+        decode(body)
+    return texts, len(texts) != 1 or texts[0] != body.strip()
 
 
 def server_events(
@@ -79,26 +66,18 @@ def server_events(
 ) -> tuple[Batch, Error | None]:
     """The server events of a body: one JSON object, an array of them, or NDJSON; and why it is refused as a whole.
 
-    Errors: TOO_LARGE; INVALID when it is no JSON. The error given is that of the first bad event, its place a
-    JSON pointer that starts with the position in a batch.
+    The error is TOO_LARGE, INVALID when it is no JSON, else that of the first bad event, its place a JSON pointer
+    that starts with the position in a batch.
     """
-    if len(body) > bytes_max:
-        hint = f"at most {bytes_max} bytes uncompressed (setting event_body_bytes_max)"
-        raise Error(Code.TOO_LARGE, "the body is too large", hint=hint)
-    values, batched = _split(body)
+    try:
+        texts, batched = _split(body, bytes_max)
+    except Error as error:
+        return refused_whole(body, error), error
     drafts = []
-    for index, (value, text) in enumerate(values):
+    for index, text in enumerate(texts):
         key = f"{idempotency_key}/{index}" if idempotency_key else new_id()
-        draft = Draft(index, text, {}, key, origin, fresh=not idempotency_key)
-        drafts.append(draft)
-        try:
-            draft.wire = as_object(value)
-        except Error as error:
-            draft.error = error
-    run_steps([d for d in drafts if d.error is None], SERVER_STEPS, tally)
-    for draft, (value, text) in zip(drafts, values, strict=True):
-        if draft.error is not None and not text:
-            draft.raw = encode_value(value)
+        drafts.append(Draft(index, text, {}, key, origin, fresh=not idempotency_key))
+    run_steps(drafts, SERVER_STEPS, tally)
     batch = gather(drafts)
     first = batch.rejected[0] if batch.rejected else None
     return batch, (first.error.under(f"/{first.index}") if batched else first.error) if first else None
@@ -112,7 +91,7 @@ def canonical_events(
     idempotency_key: str | None = None,
     bytes_max: int = BYTES_MAX,
 ) -> Batch:
-    """The server events of a body; all or nothing. Errors: as `server_events`, and the one it gives."""
+    """The server events of a body; all or nothing. Error: the one that `server_events` gives."""
     batch, error = server_events(
         body, Origin(received_ms), new_id=new_id, idempotency_key=idempotency_key, bytes_max=bytes_max
     )
@@ -140,11 +119,17 @@ def canonical_lines(
 
 
 def _joined(whole: Batch, drafts: list[Draft], steps: tuple[Step, ...]) -> Batch:
+    """Sessions of a file are left out as telemetry is: exports have them, and they should not stop a load."""
     run_steps(drafts, steps)
     batch = gather(drafts)
     whole.lines.extend(batch.lines)
-    whole.rejected.extend(batch.rejected)
-    return Batch(whole.lines, len(whole.lines), whole.rejected)
+    whole.dropped.update(batch.dropped)
+    for rejected in batch.rejected:
+        if rejected.reason is Reason.SESSION:
+            whole.dropped[Reason.SESSION] += 1
+        else:
+            whole.rejected.append(rejected)
+    return Batch(whole.lines, len(whole.lines), whole.rejected, whole.dropped)
 
 
 def _placing(place: Place) -> Step:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -21,6 +21,7 @@ _SEGMENTS = 8
 _WAIT_S = 0.5
 """How long a request waits to keep what it brought: a slow disk must not hold it up for longer."""
 _DAY_MS = 86_400_000
+Got = TypeVar("Got")
 _log = structlog.get_logger("roster.intake")
 
 
@@ -146,7 +147,11 @@ class RejectedStore:
                         self._rewrite(path, gone)
         return went, stayed
 
-    def change(self, work: Callable[[Path], int]) -> int:
+    def look(self, work: Callable[[Path], Got]) -> Got:
+        """Have something else read the files of the folder; they may change meanwhile."""
+        return work(self._folder)
+
+    def change(self, work: Callable[[Path], Got]) -> Got:
         """Have something else rewrite the files of the folder, while nobody writes to them."""
         with self._replaying, self._turn:
             self._current = None

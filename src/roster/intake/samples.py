@@ -41,11 +41,10 @@ class Samples:
         with self._turn:
             return list(self._ring)[::-1][:limit]
 
-    def drop(self, unwanted: Callable[[bytes], bool], dry_run: bool) -> int:
-        """Forget the lines that are unwanted, or with `dry_run` only count them; how many."""
+    def drop(self, unwanted: Callable[[bytes], bool], dry_run: bool) -> list[bytes]:
+        """Forget the lines that are unwanted, or with `dry_run` only look for them; these lines."""
         with self._turn:
-            kept = [sample for sample in self._ring if not unwanted(sample.line)]
-            dropped = len(self._ring) - len(kept)
+            dropped = [sample for sample in self._ring if unwanted(sample.line)]
             if not dry_run:
-                self._ring = deque(kept, maxlen=self._kept)
-        return dropped
+                self._ring = deque((sample for sample in self._ring if sample not in dropped), maxlen=self._kept)
+        return [sample.line for sample in dropped]

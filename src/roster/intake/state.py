@@ -39,25 +39,23 @@ class Intake:
     keep_ip: bool
     new_id: Callable[[], str]
 
+    @property
+    def _keep_ms(self) -> int:
+        return int(self.events_days * _DAY_MS)
+
     def _origin(self, arrival: Arrival, place: dict[str, str]) -> Origin:
         """What the steps are told of a request that came from a place."""
-        return origin_of(arrival, keep_ms=int(self.events_days * _DAY_MS), place=place, keep_ip=self.keep_ip)
+        return origin_of(arrival, keep_ms=self._keep_ms, place=place, keep_ip=self.keep_ip)
 
     def take_rum(self, arrival: Arrival, append: Callable[[list[bytes]], None]) -> Batch:
-        """The SDK events of a request, appended; a bad one never fails the others. Errors: no JSON at all; append's."""
+        """The SDK events of a request, appended; a bad one fails no other. Errors: those of `rum_events`; append's."""
         origin = self._origin(arrival, self.geo.place(arrival.peer, arrival.received_ms))
-        try:
-            batch = rum_events(arrival, origin, self.tally)
-        except Error:
-            self.tally.add(RUM, 0, {Reason.NOT_JSON: 1})
-            raise
-        append(batch.lines)
-        self._note(RUM, arrival, origin, batch)
-        return batch
+        batch, error = rum_events(arrival, origin, self.tally)
+        return self._settle(RUM, arrival, origin, batch, error, append)
 
     def take_server(self, arrival: Arrival, append: Callable[[list[bytes]], None], bytes_max: int) -> Batch:
         """The server events of a request, appended all or none. Errors: those of `server_events`; append's."""
-        origin = Origin(arrival.received_ms)
+        origin = Origin(arrival.received_ms, max(0, arrival.received_ms - self._keep_ms))
         batch, error = server_events(
             arrival.body,
             origin,
@@ -66,20 +64,33 @@ class Intake:
             bytes_max=bytes_max,
             tally=self.tally,
         )
+        return self._settle(SERVER, arrival, origin, batch, error, append)
+
+    def _settle(
+        self,
+        track: str,
+        arrival: Arrival,
+        origin: Origin,
+        batch: Batch,
+        error: Error | None,
+        append: Callable[[list[bytes]], None],
+    ) -> Batch:
+        """Append the events and note what became of all; of a body that is refused, only what it is refused for."""
         if error is not None:
-            self._note(SERVER, arrival, origin, Batch([], 0, batch.rejected))
+            self._note(track, arrival, origin, Batch([], 0, batch.rejected))
             raise error
         append(batch.lines)
-        self._note(SERVER, arrival, origin, batch)
+        self._note(track, arrival, origin, batch)
         return batch
 
     def traces(self) -> dict[str, Drop]:
         """How to drop what is of a person, by place."""
 
-        def drop_rejected(person: Person, dry_run: bool) -> int:
-            return self.rejected.change(lambda folder: drop_from_folder(folder, person, dry_run))
+        def drop_rejected(person: Person, dry_run: bool) -> list[bytes]:
+            go = self.rejected.look if dry_run else self.rejected.change
+            return go(lambda folder: drop_from_folder(folder, person, dry_run))
 
-        def drop_received(person: Person, dry_run: bool) -> int:
+        def drop_received(person: Person, dry_run: bool) -> list[bytes]:
             return self.samples.drop(person.is_in, dry_run)
 
         return {"rejected_samples": drop_rejected, "received_samples": drop_received}

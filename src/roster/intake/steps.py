@@ -16,6 +16,7 @@ from roster.base.time import epoch_ms
 from roster.intake.reasons import Reason, refused
 from roster.model.schema import EVENT_COLUMNS, EventColumn, Type
 
+EVENT_BYTES_MAX = 1_000_000
 DEPTH_MAX = 32
 KEYS_MAX = 10_000
 ID_CHARACTERS_MAX = 512
@@ -24,7 +25,7 @@ TIME_MS_MAX = 253_402_300_799_999
 SECONDS_MAX = 100_000_000_000
 """Numbers below are epoch seconds, others milliseconds: as milliseconds it is March 1973, as seconds the year 5138."""
 SKEW_MS_MAX = 60_000
-"""A sender's clock that is off by no more is taken as it is: the way of a batch takes time too."""
+"""A sender's clock that is behind by no more is taken as it is: the way of a batch takes time too."""
 
 _ID_KEYS = frozenset({"id", "anonymous_id"})
 _LIFTED: dict[str, dict[str, EventColumn]] = {}
@@ -54,7 +55,8 @@ _MANY_DIGITS = b"0" * 19
 class Origin:
     """What the steps know of the request an event came in. Times are epoch milliseconds.
 
-    `skew_ms` is what the sender's clock is behind, 0 when it is right enough; `place` stands under `geo`.
+    `skew_ms` is what the sender's clock is behind, negative when it is ahead, 0 when it is right enough.
+    `place` stands under `geo`.
     """
 
     received_ms: int
@@ -136,14 +138,15 @@ def limit_keys(draft: Draft) -> None:
     raw = draft.raw
     if raw and (len(raw) < 4 * KEYS_MAX or raw.count(b":") <= KEYS_MAX):
         return
-    if _keys(draft.wire) > KEYS_MAX:
+    if count_keys(draft.wire) > KEYS_MAX:
         raise refused(Reason.TOO_MANY_KEYS, f"the event has more than {KEYS_MAX} keys")
 
 
-def _keys(node: Any) -> int:
+def count_keys(node: Any) -> int:
+    """The names in an object or array, at every depth."""
     inner = node.values() if type(node) is dict else node
     own = len(node) if type(node) is dict else 0
-    return own + sum(_keys(item) for item in inner if type(item) is dict or type(item) is list)
+    return own + sum(count_keys(item) for item in inner if type(item) is dict or type(item) is list)
 
 
 def check_server(draft: Draft) -> None:
@@ -198,6 +201,8 @@ def stamp_time(draft: Draft) -> None:
     time = instant_ms(draft.wire.pop(name))
     if time is None:
         raise _no_time(name)
+    if draft.origin is not None and time < draft.origin.oldest_ms:
+        raise _too_old(name)
     draft.columns["time"] = time
 
 
@@ -208,6 +213,11 @@ def _time_name(wire: dict[str, Any]) -> str | None:
 def _no_time(name: str) -> Error:
     hint = "give epoch milliseconds or ISO 8601 text"
     return refused(Reason.BAD_TIME, f"{name} is not a point in time", at=f"/{name}", hint=hint)
+
+
+def _too_old(name: str) -> Error:
+    hint = "events are kept for events_days"
+    return refused(Reason.TOO_OLD, "the event is older than events are kept", at=f"/{name}", hint=hint)
 
 
 def correct_time(draft: Draft) -> None:
@@ -229,7 +239,7 @@ def correct_time(draft: Draft) -> None:
         time += _drift_ms(wire, always=bool(origin.skew_ms))
     time = min(time, origin.received_ms)
     if time < origin.oldest_ms:
-        raise refused(Reason.TOO_OLD, "the event is older than events are kept", at=f"/{name}")
+        raise _too_old(name)
     draft.columns["time"] = time
 
 
@@ -288,14 +298,20 @@ def _identify_thing(draft: Draft) -> bool:
     if not isinstance(own, str) or not 0 < len(own) <= ID_CHARACTERS_MAX:
         return False
     if update or kind == "view":
-        version = _at(draft.wire, ("_dd", "document_version"))
-        known = _is_integer(version)
-        if update and not known:
+        version = _version(_at(draft.wire, ("_dd", "document_version")))
+        if update and version is None:
             return False
-        draft.version = version if known else 0
+        draft.version = version or 0
     draft.key = f"{kind}:{own}:{draft.version}" if update else f"{kind}:{own}"
     draft.fresh = False
     return True
+
+
+def _version(value: Any) -> int | None:
+    """A whole number, however it is written: `3`, `3.0` and `"3"` are one version."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value) if "." in value else int(value)
+    return _whole(value)
 
 
 def identify_by_event_id(draft: Draft) -> None:
@@ -338,6 +354,10 @@ def _typed(value: Any, key: str, type: Type) -> str | int | None:
         return _id_text(value)
     if type is Type.STRING:
         return value if isinstance(value, str) else None
+    return _whole(value)
+
+
+def _whole(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if _is_integer(value) else None

@@ -133,6 +133,10 @@ class Traces(Protocol):
         """Drop the lines of a person that could not be stored; how many by place."""
         ...
 
+    def read(self, ids: Sequence[str], emails: Sequence[str]) -> dict[str, list[bytes]]:
+        """The lines that `drop` would drop, by place."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Records:

@@ -10,6 +10,7 @@ from typing import Any
 
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
+from roster.intake.texts import decode
 from roster.model.erasure import Erasure, subject_of
 from roster.model.schema import Entity
 from roster.operations.context import Context, Reply, Request
@@ -100,7 +101,7 @@ def export_user(context: Context, request: Request) -> Reply:
     context.traces.settle()
     page = context.events.list_events(user_id, limit=limit, after=after)
     attributes: dict[str, Any] = {} if after else _about(context, request, user_id)
-    if not after and attributes["profile"] is None and not page.events:
+    if not after and attributes["profile"] is None and not page.events and not any(attributes["lines"].values()):
         raise Error(Code.NOT_FOUND, f"nothing is kept of the user {user_id!r}", at="parameter id")
     attributes["events"] = page.events
     attributes["next_cursor"] = _cursor(page.after) if page.after else None
@@ -123,7 +124,7 @@ def export_lines(context: Context, request: Request) -> Iterator[dict[str, Any]]
 
 
 def _about(context: Context, request: Request, user_id: str) -> dict[str, Any]:
-    """Profile, where its custom attributes come from, accounts and identities."""
+    """Profile, where its custom attributes come from, accounts, identities, and lines beside the engine."""
     world = world_of(context, Entity.USERS)
     quoted = user_id.replace("\\", "\\\\").replace('"', '\\"')
     attributes = {"query": f'user_id:"{quoted}"', "limit": 2}
@@ -132,7 +133,22 @@ def _about(context: Context, request: Request, user_id: str) -> dict[str, Any]:
     profile = next((hit for hit in hits if hit["user_id"] == user_id), None)
     customs = [a.id for a in world.customs()] if profile else []
     sources = {id: _source(context, request, user_id, id) for id in customs}
-    return {"profile": profile, "sources": sources, **context.events.list_links(user_id)}
+    lines = _lines(context, user_id)
+    return {"profile": profile, "sources": sources, **context.events.list_links(user_id), "lines": lines}
+
+
+def _lines(context: Context, user_id: str) -> dict[str, list[Any]]:
+    """What an erase would remove beside the engine, by place: values of lines that are JSON, else their text."""
+    known = context.events.erase_user(user_id, dry_run=True)
+    found = context.traces.read([user_id, *known.anonymous_ids], known.emails)
+    return {place: [_value(line) for line in lines] for place, lines in found.items()}
+
+
+def _value(line: bytes) -> Any:
+    try:
+        return decode(line)
+    except Error:
+        return line.decode("utf-8", "replace")
 
 
 def _source(context: Context, request: Request, user_id: str, attribute: str) -> dict[str, Any] | None:

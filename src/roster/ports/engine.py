@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping as Map, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Protocol
@@ -95,10 +95,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of a batch: events stored, events dropped because their identity was already stored."""
+    """What became of a batch: events stored, events dropped because their identity was already stored.
+
+    `left_out`: events of a file that are never stored, by reason.
+    """
 
     stored: int
     duplicate: int
+    left_out: Map[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
