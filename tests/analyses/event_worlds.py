@@ -86,7 +86,7 @@ WORLD = EventWorld(
 
 EMAILS = ("ann@x.io", "ANN@x.io ", "bob@y.io", "eve@x.io", None)
 VIEWS = ("home", "cart", "Cart", "shop/é", "other", "1:home", "N/A", None)
-PLANS = ("pro", "free", "é", 2, 2.5, True, ["a", "b"], ["b", 2, "pro", 2, None, ["a"]], [], "[b", None)
+PLANS = ("pro", "free", "é", 2, 2.5, 10, "9", True, ["a", "b"], ["b", 2, "pro", 2, None, ["a"]], [], "[b", None)
 SESSIONS = ("s0", "s1", "s2", "s3", None)
 USERS = ("u0", "u1", "u2", "u9", None)
 """u9 has events and no profile; without a user an event may have an anonymous id."""
@@ -240,6 +240,19 @@ def text_of(value: Any) -> str | None:
             return str(value)
 
 
+def number_of(value: Any) -> float | None:
+    """A value as a number; a text may be one."""
+    if isinstance(value, str):
+        return float(value) if value.isdecimal() else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def untyped_order(value: Any, descending: bool) -> tuple[bool, float, str] | None:
+    """The place of a value without a type: numbers before texts, whichever way each of them goes; None: nowhere."""
+    number, text = number_of(value), text_of(value)
+    return None if text is None else ((number is not None) is descending, number or 0, text)
+
+
 SEARCHES: tuple[Search, ...] = (
     ("", lambda e: e["type"] != "session"),
     ("*", lambda e: e["type"] != "session"),
@@ -255,8 +268,26 @@ SEARCHES: tuple[Search, ...] = (
     ("@score:>=2.5", lambda e: e["type"] != "session" and (e["@score"] or 0) >= 2.5),
     ("@size:big @type:view", lambda e: e["type"] == "view" and e["@size"] == "big"),
     ("first_country_code:DE", lambda e: e["type"] != "session" and e["first_country_code"] == "DE"),
+    ("@type:s*", lambda e: e["type"] == "session"),
+    ("*:s1", lambda e: e["type"] != "session" and e["@session.id"] == "s1"),
+    ("@session.id:s1 -@type:action", lambda e: e["type"] == "view" and e["@session.id"] == "s1"),
+    (
+        "@type:view OR @session.id:s1",
+        lambda e: e["type"] == "view" or (e["type"], e["@session.id"]) == ("action", "s1"),
+    ),
+    ("@type:session OR @view.name:home", lambda e: e["type"] == "session" or e["@view.name"] == "home"),
 )
-"""Searches over events with their meaning. Rows of sessions take part only where a search is about the type."""
+"""Searches over events with their meaning. Rows of sessions take part only where a search asks for them."""
+FILTERS: tuple[Search, ...] = (
+    ("@type:view", lambda e: e["type"] == "view"),
+    ("-@view.name:home", lambda e: e["@view.name"] != "home"),
+    ("@type:(view OR session)", lambda e: e["type"] in ("view", "session")),
+    ("@tier:gold", lambda e: e["@tier"] == "gold"),
+    ("*:s1", lambda e: e["@session.id"] == "s1"),
+    ("*", lambda e: True),
+    ("", lambda e: True),
+)
+"""The same, before other searches: these decide about the rows of sessions."""
 FACETS = ("@view.name", "@context.plan", "@tier", "@score", "@size", "first_country_code", "@session.id", "@usr.id")
 """Of every kind of attribute: of the event, deep in it, of its user, built-in and from a table, and of its account."""
 

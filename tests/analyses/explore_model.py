@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analyses.event_worlds import Fact, text_of, texts_of
+from analyses.event_worlds import Fact, number_of, text_of, texts_of, untyped_order
 
 DEEP = "@context.plan"
-"""A path that events have no column for: it may hold anything, and is ordered by its text."""
+"""A path that events have no column for: it may hold anything."""
 Op = Callable[[int, int], bool]
 OPS: dict[str, Op] = {
     "=": lambda a, b: a == b,
@@ -45,10 +45,6 @@ def often(events: Sequence[Fact], op: str, count: int) -> list[Fact]:
         if event["person"] is not None:
             counts[event["person"]] += 1
     return [e for e in events if e["person"] is not None and OPS[op](counts[e["person"]], count)]
-
-
-def number_of(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def measured(events: Sequence[Fact], measure: Measured) -> float | None:
@@ -128,7 +124,7 @@ def listed(
     rows = sorted(events, key=lambda e: e["id"])
     rows.sort(key=lambda e: e["ms"], reverse=descending)
     if sort is not None:
-        value = {e["id"]: text_of(e[sort]) if sort == DEEP else e[sort] for e in rows}
+        value = {e["id"]: untyped_order(e[sort], descending) if sort == DEEP else e[sort] for e in rows}
         known = [e for e in rows if value[e["id"]] is not None]
         known.sort(key=lambda e: value[e["id"]], reverse=descending)
         rows = known + [e for e in rows if value[e["id"]] is None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -39,6 +39,8 @@ class Given:
     identified_only: bool = False
     entities: Meaning | None = None
     """Whether an event's session, user or account is asked about."""
+    filters: Mapping[str, Meaning] = field(default_factory=dict)
+    """What searches mean that others follow."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Flow:
         events = self.took[step] if step < self.level else ()
         values = [text(e[name]) if name == "@context.plan" else e.get(name) for e in events]
         return min((v for v in values if v is not None), default=None)
+
+    def first(self, name: str) -> Any:
+        """The value as it is on the event that took the first step: of several at once that with the smallest id."""
+        return min(self.took[0], key=lambda event: str(event["id"]))[name]
 
 
 def steps_of(search: Body) -> list[str]:
@@ -93,7 +99,7 @@ def taking_part(search: Body, given: Given) -> list[Fact]:
     if given.identified_only:
         known = {e["@session.id"] for e in events if e["@usr.id"] is not None} - {None}
         events = [e for e in events if e["@usr.id"] is not None or e["@session.id"] in known]
-    events = [e for e in events if given.admits(e) and (not text or given.means[text](e))]
+    events = [e for e in events if given.admits(e) and (not text or given.filters[text](e))]
     if given.entities is not None:
         events = [e for e in events if given.entities(e)]
     if primary_of(search) == "@session.id" and not search.get("include_active_sessions"):
@@ -227,10 +233,37 @@ def tags_of(search: Body, group: Body, flow: Flow) -> list[str]:
     return [tag for tag in tags if tag in (group.get("value_filters") or tags)]
 
 
+def ranked_by(search: Body, group: Body, found: Sequence[Flow], step: int, target: tuple[int, int]) -> float | None:
+    """What a group is ranked by: its `sort` by a metric of its own, else how many flows took the step."""
+    asked, (start, end) = group.get("sort") or {}, target
+    metric, aggregation = asked.get("metric"), asked.get("aggregation") or "cardinality"
+    converted = sum(flow.level > end for flow in found)
+    match metric:
+        case None:
+            return sum(flow.level > step for flow in found)
+        case "__dd.conversion":
+            return converted
+        case "__dd.conversion_rate":
+            return converted / len(found)
+        case "__dd.dropoff_rate":
+            return (len(found) - converted) / len(found)
+        case "__dd.time_to_convert":
+            return aggregate(aggregation, [flow.between(start, end) for flow in found])
+    return (
+        sum(flow.level > step for flow in found)
+        if metric == primary_of(search)
+        else metric_value((aggregation, metric), end, found)
+    )
+
+
 def split(
-    search: Body, groups: Sequence[Body], found: Sequence[Flow], rank: Callable[[Flow], bool]
+    search: Body, groups: Sequence[Body], found: Sequence[Flow], step: int, target: tuple[int, int]
 ) -> list[tuple[tuple[str, ...], list[Flow]]]:
     """The flows of each group that stays, the best group first, within each group before."""
+
+    def rank(group: Body, flows: Sequence[Flow]) -> float | None:
+        return ranked_by(search, group, flows, step, target)
+
     tagged = [(tags, flow) for flow in found for tags in product(*(tags_of(search, g, flow) for g in groups))]
     return inner(tagged, groups, (), rank)
 
@@ -239,7 +272,7 @@ def inner(
     tagged: Sequence[tuple[tuple[str, ...], Flow]],
     groups: Sequence[Body],
     before: tuple[str, ...],
-    rank: Callable[[Flow], bool],
+    rank: Callable[[Body, Sequence[Flow]], float | None],
 ) -> list[tuple[tuple[str, ...], list[Flow]]]:
     if len(before) == len(groups):
         return [(before, [flow for _, flow in tagged])]
@@ -248,8 +281,9 @@ def inner(
     for tags, flow in tagged:
         members[tags[len(before)]].append((tags, flow))
     sign = 1 if (group.get("sort") or {}).get("order") == "asc" else -1
-    once = {tag: {id(flow): flow for _, flow in theirs}.values() for tag, theirs in members.items()}
-    best = sorted(members, key=lambda tag: (sign * sum(map(rank, once[tag])), tag))
+    once = {tag: list({id(flow): flow for _, flow in theirs}.values()) for tag, theirs in members.items()}
+    by = {tag: rank(group, once[tag]) for tag in members}
+    best = sorted(members, key=lambda tag: (by[tag] is None, sign * (by[tag] or 0), tag))
     return [
         row for tag in best[: group.get("limit") or 100] for row in inner(members[tag], groups, (*before, tag), rank)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import duckdb
@@ -12,10 +13,12 @@ from hypothesis import given, note, settings, strategies as st
 
 from analyses import journey_model as model
 from analyses.event_worlds import (
+    FILTERS,
     HOUR_MS,
     MANY,
     PLANS,
     SEARCHES,
+    SEEDS,
     WORLD,
     WORLDS,
     Meaning,
@@ -25,12 +28,14 @@ from analyses.event_worlds import (
     facts_of,
     put,
     rows_of,
+    small_of,
     smalls,
+    untyped_order,
 )
 from analyses.journey_model import Body, Flow, Given
 from roster.analyses.event_world import EventWorld
 from roster.analyses.funnel import FlowCompute, MembersRequest, funnel, journey_list, journey_scalar, journey_timeseries
-from roster.analyses.journey import Journey
+from roster.analyses.journey import Journey, Target
 from roster.analyses.measures import Compute
 from roster.analyses.periods import fixed_edges
 from roster.base.time import Range, instant
@@ -53,6 +58,8 @@ MEANS = dict((*SEARCHES, *STEPS))
 ALIASES = ("a", "b", "c", "d")
 FACETS = ("@view.name", "@context.plan", "@tier", "@score", "@size", "@session.id", "@view.loading_time")
 OFTEN = ("1", "2", "3")
+UNTYPED = "@context.plan"
+"""A path that events have no column for."""
 
 
 @st.composite
@@ -138,8 +145,7 @@ def searches(draw: st.DrawFn, special: set[str]) -> Body:
     if "filters" in special:
         filters["graph_filters"] = draw(st.lists(graph_filters(aliases), min_size=1, max_size=2))
     if "string" in special:
-        texts = ("@type:view", "-@view.name:home", "@type:(view OR session)", "@tier:gold", "")
-        filters["string_filter"] = draw(pick(texts))
+        filters["string_filter"] = draw(pick([text for text, _ in FILTERS]))
     return search | {"filters": filters}
 
 
@@ -168,6 +174,21 @@ def graph_filters(draw: st.DrawFn, aliases: list[str]) -> Body:
     return made | {"value": draw(st.sampled_from(values)), "target": draw(targets(aliases))}
 
 
+RATE_SORTS: tuple[Body, ...] = (
+    {"metric": "__dd.conversion_rate"},
+    {"metric": "__dd.conversion_rate", "order": "asc"},
+    {"aggregation": "count", "metric": "__dd.dropoff_rate"},
+)
+SORTS: tuple[Body, ...] = (
+    *RATE_SORTS,
+    {"metric": "__dd.conversion"},
+    {"aggregation": "avg", "metric": "__dd.time_to_convert", "order": "asc"},
+    {"aggregation": "max", "metric": "@score"},
+    {"aggregation": "count", "metric": "@view.name", "order": "asc"},
+    {"metric": "@context.plan"},
+)
+
+
 @st.composite
 def groups_by(draw: st.DrawFn, search: Body) -> list[Body]:
     pick = st.sampled_from
@@ -178,7 +199,7 @@ def groups_by(draw: st.DrawFn, search: Body) -> list[Body]:
             "facet": facet,
             "limit": draw(pick((None, 1, 2))),
             "should_exclude_missing": draw(st.booleans()),
-            "sort": draw(pick((None, {"order": "asc"}, {"aggregation": "count", "order": "desc"}))),
+            "sort": draw(pick((None, {"order": "asc"}, {"aggregation": "count", "order": "desc"}, *SORTS))),
             "target": draw(targets(aliases)),
             "value_filters": draw(pick((None, None, [], ["home", "gold", "N/A", "pro"]))),
         }
@@ -203,7 +224,11 @@ def asked(draw: st.DrawFn) -> tuple[Small, Body, Given]:
     now_ms = small.start_ms + hours * HOUR_MS + draw(pick((0, 1, 900_000, 900_001)))
     note(json.dumps(search))
     admits = admits if "audience" in special else lambda e: True
-    return small, search, Given(small.facts, span, now_ms, MEANS, admits, "identified" in special)
+    return (
+        small,
+        search,
+        Given(small.facts, span, now_ms, MEANS, admits, "identified" in special, filters=dict(FILTERS)),
+    )
 
 
 def world_at(now_ms: int) -> EventWorld:
@@ -247,8 +272,10 @@ def test_funnels(
     compute = data.draw(st.sampled_from((None, None, *COMPUTES)))
     if compute is not None:
         total = compute[0] == "count"
-    found = model.flows(search, meant, total=total)
-    wanted = [(tags, model.funnel_steps(search, compute, flows)) for tags, flows in split(search, groups, found, 0)]
+    found, whole = model.flows(search, meant, total=total), (0, len(model.steps_of(search)) - 1)
+    wanted = [
+        (tags, model.funnel_steps(search, compute, flows)) for tags, flows in split(search, groups, found, 0, whole)
+    ]
     made = funnel(
         world_at(meant.now_ms),
         read(search, meant, total),
@@ -285,8 +312,10 @@ RATES = tuple(
 )
 
 
-def split(search: Body, groups: list[Body], found: list[Flow], step: int) -> list[tuple[tuple[str, ...], list[Flow]]]:
-    return model.split(search, groups, found, lambda flow: flow.level > step) if groups else [((), found)]
+def split(
+    search: Body, groups: list[Body], found: list[Flow], step: int, target: tuple[int, int]
+) -> list[tuple[tuple[str, ...], list[Flow]]]:
+    return model.split(search, groups, found, step, target) if groups else [((), found)]
 
 
 @SOME
@@ -300,7 +329,7 @@ def test_numbers(connection: duckdb.DuckDBPyConnection, data: st.DataObject, wor
     compute = {"aggregation": aggregation, "metric": metric, "target": data.draw(targets(model.steps_of(search)))}
     start, end = model.target_of(search, compute["target"])
     found = [f for f in model.flows(search, meant, total=aggregation == "count") if f.level > start]
-    wanted = split(search, groups, found, end)
+    wanted = split(search, groups, found, end, (start, end))
     journey, flow_groups = read(search, meant, aggregation == "count"), read_groups(search, groups)
     target = read_target(read_body(search, compute["target"]), model.steps_of(search), "/t")
     asking = FlowCompute(Compute(aggregation, metric, "/c"), target)
@@ -361,6 +390,8 @@ def test_lists(
     put(connection, small)
     pick = st.sampled_from
     groups, aliases = data.draw(groups_by(search)), model.steps_of(search)
+    for group in groups:
+        group["sort"] = None if group["sort"] in RATE_SORTS else group["sort"]
     entities, means = data.draw(pick([(None, None), *ENTITIES[model.primary_of(search)]]))
     meant = replace(meant, entities=means and entities_meant(search, meant, means))
     columns = tuple(data.draw(st.lists(pick((*FACETS, "date", "@usr.id")), max_size=3, unique=True)))
@@ -378,13 +409,54 @@ def test_lists(
         descending,
         limit,
     )
+    assert_listed(connection, search, meant, asking, groups, target, entities)
+
+
+@SOME
+@given(seed=SEEDS)
+def test_lists_of_many(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
+    """Whoever saw a page, by a path that may hold anything: few other conditions, so that there is much to order."""
+    random = Random(seed)
+    small = small_of(random, 24)
+    put(connection, small)
+    key = random.choice(("@session.id", "@usr.id"))
+    node = {"data_source": "product_analytics", "search": {"query": random.choice(("", "@type:view"))}}
+    search = {"expression": "a", "node_objects": {"a": node}, "join_keys": {"primary": key}, "filters": {}}
+    span = (small.start_ms - HOUR_MS, small.start_ms + 60 * HOUR_MS)
+    meant = Given(small.facts, span, small.start_ms + 2000 * HOUR_MS, MEANS, lambda e: True)
+    columns = tuple(random.sample((UNTYPED, "@view.name", "@tier", "@score"), random.choice((2, 3))))
+    ranked = {"limit": random.choice((1, 2)), "sort": random.choice([s for s in SORTS if s not in RATE_SORTS])}
+    groups = random.choice(([], [{"facet": UNTYPED} | ranked], [{"facet": "@tier"} | ranked, {"facet": UNTYPED}]))
+    sort, descending = random.choice((UNTYPED, *columns)), random.choice((True, False))
+    asking = MembersRequest(Target(0, 0), False, columns, random.choice((True, False)), sort, descending, 100)
+    assert_listed(connection, search, meant, asking, groups)
+
+
+def assert_listed(
+    connection: duckdb.DuckDBPyConnection,
+    search: Body,
+    meant: Given,
+    asking: MembersRequest,
+    groups: list[Body],
+    target: Body | None = None,
+    entities: str | None = None,
+) -> None:
+    """The engine's records and their count are the model's."""
     made, names = journey_list(
         world_at(meant.now_ms), read(search, meant, False, entities), asking, read_groups(search, groups)
     )
-    flows = [f for f in model.flows(search, meant, total=False) if behind(search, target, dropped, f)]
-    flows = [flow for _, some in split(search, groups, flows, 0) for flow in some]
-    assert rows_of(connection, made.plans[1]) == [(len(flows),)]
-    records = ordered([(record(search, groups, asking, f), f) for f in flows], sort, descending)
+    flows = [f for f in model.flows(search, meant, total=False) if behind(search, target, asking.dropped, f)]
+    sort, descending, limit = asking.sort, asking.descending, asking.limit
+    untyped = sort == UNTYPED and sort in asking.columns
+    told = [
+        (tags, flow)
+        for tags, some in split(search, groups, flows, 0, (asking.target.start, asking.step))
+        for flow in some
+    ]
+    assert rows_of(connection, made.plans[1]) == [(len(told),)]
+    records = ordered(
+        [(record(search, groups, tags, asking, f), tags, f) for tags, f in told], sort, descending, untyped
+    )
     for wanted, row in zip(records[:limit], rows_of(connection, made.plans[0]), strict=True):
         assert dict(zip(names, row, strict=True)) == wanted
 
@@ -396,22 +468,30 @@ def behind(search: Body, target: Body | None, dropped: bool, flow: Flow) -> bool
     return start < flow.level <= end if dropped else flow.level > end
 
 
-def record(search: Body, groups: list[Body], asking: MembersRequest, flow: Flow) -> dict[str, Any]:
+def record(
+    search: Body, groups: list[Body], tags: tuple[str, ...], asking: MembersRequest, flow: Flow
+) -> dict[str, Any]:
     made = {f"{alias}_timestamp": flow.ms(n) for n, alias in reversed(list(enumerate(model.steps_of(search))))}
     made = made if asking.timestamps else {}
-    made |= {group["facet"]: model.tag_of(search, group, flow) for group in reversed(groups)}
-    made |= {name: flow.least(0, name) for name in asking.columns}
+    made |= {group["facet"]: tag for group, tag in reversed(list(zip(groups, tags, strict=True)))}
+    made |= {name: flow.first(name) if name == UNTYPED else flow.least(0, name) for name in asking.columns}
     return made | {
         model.primary_of(search): flow.least(0, model.WHOSE[model.primary_of(search)]),
         "timestamp": flow.ms(0),
     }
 
 
-def ordered(records: list[tuple[dict[str, Any], Flow]], sort: str | None, descending: bool) -> list[dict[str, Any]]:
-    """By a column of the record if it is one, missing values last; then the newest first."""
-    records.sort(key=lambda pair: (-(pair[1].ms(0) or 0), pair[1].entity))
-    if any(sort in told for told, _ in records):
-        known = [pair for pair in records if pair[0][sort or ""] is not None]
-        known.sort(key=lambda pair: pair[0][sort or ""], reverse=descending)
-        records = known + [pair for pair in records if pair[0][sort or ""] is None]
-    return [told for told, _ in records]
+def ordered(
+    records: list[tuple[dict[str, Any], tuple[str, ...], Flow]], sort: str | None, descending: bool, untyped: bool
+) -> list[dict[str, Any]]:
+    """By a column of the record if it is one, missing values last; then the newest first, then by the groups."""
+    records.sort(key=lambda one: (-(one[2].ms(0) or 0), one[2].entity, one[1]))
+
+    def place(told: dict[str, Any]) -> Any:
+        return untyped_order(told[sort or ""], descending) if untyped else told[sort or ""]
+
+    if any(sort in told for told, _, _ in records):
+        known = [one for one in records if place(one[0]) is not None]
+        known.sort(key=lambda one: place(one[0]), reverse=descending)
+        records = known + [one for one in records if place(one[0]) is None]
+    return [told for told, _, _ in records]

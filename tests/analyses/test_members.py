@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,7 +141,7 @@ def test_a_wrong_search_is_told_with_its_place(query: str) -> None:
 def test_names_are_read_as_queries_read_them() -> None:
     world = pure_world(("tier", "level"))
     made = segment({"a": "(@tier:gold OR -level:x*) @score:[1 TO 2]", "b": 'tier "score" user_id:tier *:x nothing:1'})
-    assert names_of_segment(world, made) == {"tier": "level", "level": "level", "score": "score"}
+    assert names_of_segment(around(world), Entity.USERS, made) == {"tier": "level", "level": "level", "score": "score"}
     selection = Selection("score:>1", "tier", "@tier:gold level:x @view.url:score* score.deep:1")
     page = PageRequest(selection, ("user_id", "@tier"), "score", True, 5)
     assert names_of_page(world, page) == {"tier": "level", "level": "level", "score": "score"}
@@ -154,4 +155,57 @@ def test_a_search_whose_field_changed_its_type_still_names_it() -> None:
     made = segment({"a": "tier:>5s"})
     with pytest.raises(Error):
         members(around(world), made)
-    assert names_of_segment(world, made) == {"tier": "tier"}
+    assert names_of_segment(around(world), Entity.USERS, made) == {"tier": "tier"}
+
+
+def both_worlds() -> EventWorld:
+    """Users have a tier and a score, accounts a size, an industry and a tier of their own."""
+    ids = ("size", "industry", "tier")
+    request = CreateRequest("firms", "ref_table", "account_id", "id", tuple(Field(id, id, Type.STRING) for id in ids))
+    mapping = create(empty(Entity.ACCOUNTS), request, who="", now_ms=0, source_columns=None)
+    users = pure_world()
+    return EventWorld(users, World(mapping, {}, users.now_ms, users.alias_ms))
+
+
+def journey(**search: Any) -> dict[str, Any]:
+    node = {"data_source": "product_analytics", "search": {"query": None}}
+    return {"journeys": [{"name": "j", "search": {"expression": "a", "node_objects": {"a": node}} | search}]}
+
+
+def audience(**groups: list[dict[str, Any]]) -> dict[str, Any]:
+    return journey(filters={"audience_filters": groups, "string_filter": None})
+
+
+TABLE = {"name": "t", "table_name": "calls", "join_condition": {"column_name": "c", "facet": "@score"}}
+OTHER = {"name": "s", "segment_id": "other"}
+NODE_OF_SIZE = {"data_source": "product_analytics", "search": {"query": "@size:big"}}
+NAMING: list[tuple[dict[str, Any], set[str], set[str]]] = [
+    ({"accounts": [{"name": "a", "query": "size:big tier:gold"}]}, set(), {"size", "tier"}),
+    ({"event_platforms": [{"name": "e", "query": "@size:big @tier:gold @view.url:score"}]}, {"tier"}, {"size"}),
+    (journey(node_objects={"a": NODE_OF_SIZE}), set(), {"size"}),
+    (journey(filters={"string_filter": "@tier:gold @industry:x"}), {"tier"}, {"industry"}),
+    (journey(exclusions=[{"query": "@score:1 @size:big"}]), {"score"}, {"size"}),
+    (journey(join_keys={"secondary": ["@industry", "score", "@view.name"]}), {"score"}, {"industry"}),
+    (audience(users=[{"name": "u", "query": "tier:gold size:1"}, {"name": "v"}]), {"tier"}, set()),
+    (audience(accounts=[{"name": "u", "query": "tier:gold score:1"}]), set(), {"tier"}),
+    (audience(segments=[OTHER, {"name": "gone", "segment_id": "gone"}]), {"score"}, {"size"}),
+    ({"reference_tables": [TABLE]}, {"score"}, set()),
+    ({"static": [{"id": "l", "name": "x"}]}, set(), set()),
+    ({"entity": "accounts", "profiles": [{"name": "p", "query": "tier:gold score:1"}]}, set(), {"tier"}),
+    ({"entity": "accounts", "reference_tables": [TABLE]}, set(), set()),
+]
+"""A `data_query`, and the fields of users and of accounts that it names."""
+
+
+@pytest.mark.parametrize(("query", "users", "accounts"), NAMING, ids=[str(n) for n in range(len(NAMING))])
+def test_every_part_of_a_segment_that_names_a_field(query: dict[str, Any], users: set[str], accounts: set[str]) -> None:
+    def drafted(id: str, query: dict[str, Any]) -> Segment:
+        return draft(id, id, query, "", (), who="", now_ms=0)
+
+    told = {"profiles": [{"name": "p", "query": "score:1"}], "accounts": [{"name": "a", "query": "size:big"}]}
+    back = audience(segments=[{"name": "s", "segment_id": "s"}])
+    made = drafted("s", query)
+    world = replace(both_worlds(), segments={"s": made, "other": drafted("other", told | back)})
+    assert set(names_of_segment(world, Entity.USERS, made)) == users
+    assert set(names_of_segment(world, Entity.ACCOUNTS, made)) == accounts
+    assert (world.users.named, world.accounts.named) == ({}, {}), "what a query named is another matter"

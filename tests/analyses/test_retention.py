@@ -13,6 +13,7 @@ from analyses import retention_model as model
 from analyses.event_worlds import (
     DAY_MS,
     FACETS,
+    FILTERS,
     HOUR_MS,
     MANY,
     SEARCHES,
@@ -116,11 +117,10 @@ def cases(draw: st.DrawFn, groups_min: int = 0, groups_max: int = 2, returns: bo
     occurrences = Occurrences(">=", at_least) if at_least else None
     entity = draw(pick(Entity))
     parts, formula, admitted = draw(st.just(([], "", lambda _: True)) | audiences())
-    searched = draw(pick((("", lambda _: True), ("", lambda _: True), *SEARCHES[4:6])))
+    searched = draw(st.just(("", lambda _: True)) | pick(FILTERS))
     audience = Audience(tuple(Group(n, Entity(e), t, "/a") for n, e, t in parts), formula_of(formula, parts))
     span = Range(since, until)
     periods = lay_out(span, every(interval), every(again or interval), "/i", "/r")
-    searched_too = searched[1] if searched[0] else None
     asked = Retention(
         span,
         entity,
@@ -151,7 +151,7 @@ def cases(draw: st.DrawFn, groups_min: int = 0, groups_max: int = 2, returns: bo
         asked.or_after,
         asked.first_only,
         asked.identified_only,
-        lambda e: admitted(e) and (searched_too is None or plain(searched[0], e)),
+        lambda e: admitted(e) and searched[1](e),
         cohorts,
         model.columns_of(cohorts, until, None if again in (None, interval) else again),
         [model.Group(value_of(facet), kind, limit, missing) for facet, kind, limit, missing in chosen],
@@ -163,11 +163,6 @@ def cases(draw: st.DrawFn, groups_min: int = 0, groups_max: int = 2, returns: bo
         )
     )
     return Case(small, asked, groups, meant)
-
-
-def plain(text: str, fact: Fact) -> bool:
-    """A search beside others: rows of sessions are not left out by it."""
-    return bool(dict(SEARCHES)[text](fact | {"type": "view"}))
 
 
 def value_of(facet: str) -> model.Value:

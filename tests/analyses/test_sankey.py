@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -83,8 +84,8 @@ class Case:
     events: list[Fact]
 
 
-def case_of(random: Random) -> Case:
-    small = small_of(random, 24, ("s0", "s0", "s1", "s1", None), ("u0", "u0", "u1", "u1", None))
+def case_of(random: Random, users: Sequence[str | None] = ("u0", "u0", "u1", "u1", None)) -> Case:
+    small = small_of(random, 24, ("s0", "s0", "s1", "s1", None), users)
     asked = asked_of(random)
     text, finds = random.choice(MOSTLY)
     groups, formula, admits = audience_of(random, 0.85)

@@ -89,6 +89,43 @@ def test_a_number(shop: Server) -> None:
     assert ask(shop, "analytics/scalar", NUMBERS, asked)["data"]["id"] == "mine"
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("@session.id:s-ann", 4.0),
+        ("*:s-ann", 4.0),
+        ("@session.id:s-ann -@type:action", 4.0),
+        ("-@type:action", 15.0),
+        ("@session.id:s-ann @type:session", 1.0),
+        ("@session.id:s-ann @type:(view OR session)", 5.0),
+    ],
+)
+def test_rows_of_sessions_count_only_where_they_are_asked_for(shop: Server, text: str, count: float) -> None:
+    (column,) = ask(shop, "analytics/scalar", NUMBERS, query(text))["data"]["attributes"]["columns"]
+    assert column["values"] == [count]
+
+
+@pytest.mark.parametrize("interval", [0, -5, 1])
+def test_a_number_takes_no_interval(shop: Server, interval: int) -> None:
+    asked = query()
+    asked["query"]["compute"]["interval"] = interval
+    (column,) = ask(shop, "analytics/scalar", NUMBERS, asked)["data"]["attributes"]["columns"]
+    assert column["values"] == [15.0]
+    answer = post(shop, "analytics/timeseries", NUMBERS, asked)
+    assert answer.status == 400
+    assert "(at /data/attributes/query/compute/interval)" in answer.json()["errors"][0]
+
+
+@pytest.mark.parametrize("name", ["the people", "Käufer", "AND", "x" * 101, "a(b"])
+def test_an_audience_has_any_name(shop: Server, name: str) -> None:
+    users = [{"name": name, "query": "user_id:ann"}, {"name": "bob", "query": "user_id:bob"}]
+    one, both = {"users": users[:1]}, {"users": users}
+    for count, audience in ((0.0, both), (4.0, one), (3.0, both | {"formula": "bob"})):
+        answer = ask(shop, "analytics/scalar", NUMBERS, query(audience_filters=audience))
+        assert answer["data"]["attributes"]["columns"][0]["values"] == [count]
+    assert answer["meta"]["warnings"] == [f"audience {name!r} takes no part: the formula does not name it"]
+
+
 def test_a_number_with_a_unit(shop: Server) -> None:
     (column,) = ask(shop, "analytics/scalar", NUMBERS, query("@view.name:home", "max", "@view.loading_time"))["data"][
         "attributes"
@@ -104,6 +141,14 @@ def test_groups_are_ranked_and_limited(shop: Server) -> None:
         ("@view.name", "group", ["pay", "cart"]),
         ("query", "number", [1.0, 3.0]),
     ]
+
+
+def test_a_sort_by_a_metric_alone_takes_what_is_computed_of_it(shop: Server) -> None:
+    """The longest loading of a search takes 3 ms, of home 5."""
+    groups = [{"facet": "@view.name", "sort": {"metric": "@view.loading_time", "order": "asc"}}]
+    asked = query("@view.name:(home OR search)", "max", "@usr.id", group_by=groups)
+    columns = ask(shop, "analytics/scalar", NUMBERS, asked)["data"]["attributes"]["columns"]
+    assert columns[0]["values"] == ["search", "home"]
 
 
 def test_occurrences_are_of_whoever_has_enough(shop: Server) -> None:
@@ -155,6 +200,10 @@ def test_a_list_is_newest_first(shop: Server) -> None:
         ({"query": query(aggregation="median")["query"]}, "/data/attributes/query/compute/metric"),
         ({"query": query(aggregation="avreage", metric="@x")["query"]}, "/data/attributes/query/compute/aggregation"),
         ({"query": query("(")["query"]}, "/data/attributes/query/query/search/query"),
+        (
+            {"query": query(group_by=[{"facet": "a", "sort": {"aggregation": "bogus"}}])["query"]},
+            "/data/attributes/query/group_by/0/sort/aggregation",
+        ),
         (
             {"query": query(group_by=[{"facet": "a", "source": "b"}])["query"]},
             "/data/attributes/query/group_by/0/source",

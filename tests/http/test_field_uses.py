@@ -139,6 +139,19 @@ def test_a_rename_shows_who_still_spells_the_old_id(shop: Server) -> None:
     assert shop.ask("DELETE", "/api/roster/queries/tiers").status == 204
 
 
+def test_a_segment_of_users_uses_a_field_of_accounts(shop: Server) -> None:
+    """A field that waits for its table is one already."""
+    fields = [{"id": "size", "source_name": "size", "type": "string"}]
+    attributes = {"type": "ref_table", "join_type": "account_id", "join_attribute": "id", "fields": fields}
+    body = {"data": {"type": "connection_id", "id": "firms", "attributes": attributes}}
+    assert shop.ask("POST", f"{BASE}/accounts/mapping/connection", body).status == 201
+    segment = {"name": "big", "data_query": {"accounts": [{"name": "a", "query": "size:big"}]}}
+    made = shop.ask("POST", "/api/v2/rum/segment", {"data": {"type": "segment", "attributes": segment}})
+    assert made.status == 201, made.body
+    told = shop.ask("GET", "/api/roster/accounts/fields/size/uses").json()["data"]["attributes"]
+    assert [(s["name"], s["by"]) for s in told["segments"]] == [("big", ["size"])]
+
+
 def test_only_fields_have_uses(shop: Server) -> None:
     for id, said in (("teir", "did you mean 'tier'?"), ("user_id", "GetMapping"), ("x", "GetMapping")):
         answer = shop.ask("GET", f"/api/roster/users/fields/{id}/uses")

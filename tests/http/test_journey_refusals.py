@@ -139,9 +139,39 @@ REFUSED: list[tuple[str, Body, str, str]] = [
     ),
     (
         "funnel",
-        at("/query/group_by", [{"facet": "tier", "sort": {"aggregation": "avg", "metric": "@view.loading_time"}}]),
+        at("/query/group_by", [{"facet": "tier", "sort": {"aggregation": "avg"}}]),
         f"{AT}/query/group_by/0/sort/aggregation",
-        "count, or cardinality",
+        "count, cardinality, or another metric",
+    ),
+    (
+        "funnel",
+        at("/query/group_by", [{"facet": "tier", "sort": {"aggregation": "averge", "metric": "@view.loading_time"}}]),
+        f"{AT}/query/group_by/0/sort/aggregation",
+        "",
+    ),
+    (
+        "scalar",
+        at("/query/group_by", [{"facet": "tier", "sort": {"aggregation": "bogus"}}]),
+        f"{AT}/query/group_by/0/sort/aggregation",
+        "allowed: count, cardinality",
+    ),
+    (
+        "timeseries",
+        at("/query/group_by", [{"facet": "tier", "sort": {"aggregation": "x", "metric": "__dd.conversion_rate"}}]),
+        f"{AT}/query/group_by/0/sort/aggregation",
+        "allowed: count, cardinality",
+    ),
+    (
+        "funnel",
+        at("/query/group_by", [{"facet": "tier", "sort": {"metric": "__dd.time_to_convert"}}]),
+        f"{AT}/query/group_by/0/sort/aggregation",
+        "median",
+    ),
+    (
+        "list",
+        at("/query/group_by", [{"facet": "tier", "sort": {"metric": "__dd.conversion_rate"}}]),
+        f"{AT}/query/group_by/0/sort/metric",
+        "no metric for the most flows",
     ),
     (
         "funnel",

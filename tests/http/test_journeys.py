@@ -245,6 +245,9 @@ def part(tags: list[str], value: float, elapsed: Body) -> Body:
     return {"group_tags": tags, "value": value, "conversion_count": value, "elapsed_time_to_next_step": elapsed}
 
 
+RATE = {"metric": "__dd.conversion_rate"}
+
+
 @pytest.mark.parametrize(
     ("groups", "wanted"),
     [
@@ -252,6 +255,23 @@ def part(tags: list[str], value: float, elapsed: Body) -> Body:
         ([{"facet": "@tier", "should_exclude_missing": True}], [(["gold"], 1), (["silver"], 1)]),
         ([{"facet": "@tier", "value_filters": ["silver", "bronze"]}], [(["silver"], 1)]),
         ([{"facet": "@tier", "sort": {"order": "asc"}}], [(["gold"], 1), (["silver"], 1), (["N/A"], 2)]),
+        ([{"facet": "@tier", "sort": RATE}], [(["gold"], 1), (["silver"], 1), (["N/A"], 2)]),
+        ([{"facet": "@tier", "sort": RATE | {"order": "asc"}, "limit": 2}], [(["N/A"], 2), (["gold"], 1)]),
+        ([{"facet": "@tier", "sort": {"metric": "__dd.dropoff_rate", "order": "asc"}, "limit": 1}], [(["gold"], 1)]),
+        ([{"facet": "@tier", "sort": {"metric": "__dd.conversion"}, "limit": 1}], [(["gold"], 1)]),
+        ([{"facet": "@tier", "sort": {"metric": "@session.id"}, "limit": 1}], [(["N/A"], 2)]),
+        (
+            [{"facet": "@tier", "sort": {"aggregation": "avg", "metric": "__dd.time_to_convert"}, "limit": 1}],
+            [(["gold"], 1)],
+        ),
+        (
+            [{"facet": "@tier", "sort": {"aggregation": "sum", "metric": "@view.loading_time", "order": "asc"}}],
+            [(["gold"], 1), (["silver"], 1), (["N/A"], 2)],
+        ),
+        (
+            [{"facet": "@tier", "sort": RATE, "limit": 1}, {"facet": "@account.id", "sort": RATE}],
+            [(["gold", "acme"], 1)],
+        ),
         (
             [{"facet": "tier", "source": "product_analytics_audience_filters.users", "sort": {"aggregation": "count"}}],
             [(["N/A"], 2), (["gold"], 1), (["silver"], 1)],
@@ -346,6 +366,33 @@ PATH = {"type": "path", "start": "B", "end": "C"}
 )
 def test_numbers(shop: Server, compute: Body, wanted: float) -> None:
     assert scalar(shop, compute, search()) == [[pytest.approx(wanted)]]
+
+
+@pytest.mark.parametrize("metric", ["@usr.id", "usr.id", "__dd.conversion", None, ""])
+@pytest.mark.parametrize(("aggregation", "wanted"), [("cardinality", [4, 4, 2]), ("count", [5, 5, 3])])
+def test_the_key_as_a_metric_is_the_flows(
+    shop: Server, metric: str | None, aggregation: str, wanted: list[int]
+) -> None:
+    """Three users and a visitor; the visitor takes A and B, and has no user."""
+    compute = {"aggregation": aggregation, "metric": metric}
+    told = funnel(shop, {"search": search(**USERS), "compute": compute})
+    assert [step["value"] for step in told["funnel_steps"]] == wanted
+    for name, value in zip("ABC", wanted, strict=True):
+        assert scalar(shop, compute | {"target": {"type": "node", "value": name}}, search(**USERS)) == [[value]]
+
+
+def test_numbers_are_ranked_as_asked(shop: Server) -> None:
+    """Of those without a tier one of two goes on to B, of the others all."""
+
+    def ranked(sort: Body, **compute: Any) -> Any:
+        group = {"facet": "@tier", "sort": sort}
+        target = {"target": {"type": "node", "value": "B"}}
+        return scalar(shop, target | compute, search(), group_by=[group])
+
+    assert ranked(RATE | {"order": "asc"}, aggregation="cardinality")[0] == ["N/A", "gold", "silver"]
+    times = {"aggregation": "avg", "metric": "__dd.time_to_convert"}
+    assert ranked(times, aggregation="cardinality")[0] == ["gold", "silver", "N/A"]
+    assert ranked({"metric": "__dd.time_to_convert"}, aggregation="max", metric="@view.loading_time")[0][0] == "gold"
 
 
 def test_a_scalar_in_full(shop: Server) -> None:

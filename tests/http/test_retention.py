@@ -216,6 +216,33 @@ def test_intervals(shop: Server) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("interval", "unit", "value"),
+    [
+        (fixed(1, "month"), "month", 1),
+        (fixed(2, "month"), "month", 2),
+        (fixed(14), "day", 14),
+        (fixed(7), "day", 7),
+        (fixed(1, "week"), "week", 1),
+        (fixed(1.5), "millisecond", 129_600_000),
+    ],
+)
+def test_fixed_periods_are_told_as_they_were_asked(shop: Server, interval: Body, unit: str, value: int) -> None:
+    for asked in (search(interval=interval), search(again=interval)):
+        told = ask(shop, "grid", {"search": asked})["data"]["attributes"]["retention_periods"]
+        assert told[1 if len(told) > 1 else 0] == {"unit": unit, "value": value * (len(told) > 1)}
+
+
+@pytest.mark.parametrize(("name", "known"), [("avg", True), ("weighted_average", True), ("p99", False), ("", False)])
+def test_a_roll_up_that_there_is_not_is_told(shop: Server, name: str, known: bool) -> None:
+    target = {"type": "aggregation", "value": name}
+    cell = {"type": "cell", "cohort_target": target, "return_period_target": {"type": "index", "value": 1}}
+    for kind, scope in (("grid", {"type": "cohort", "target": target}), ("grid", cell), ("scalar", cell)):
+        meta = ask(shop, kind, {"search": search(), "computation_scope": scope})["meta"]
+        told = [] if known else [f"cohorts have no aggregation {name!r}: their weighted average is taken"]
+        assert meta.get("warnings", []) == told
+
+
 def test_partial_periods(shop: Server) -> None:
     """The last week is not over: the weighted row leaves it out."""
     told = cohorts(shop, {"search": search()}, days=18)
@@ -390,6 +417,12 @@ def test_lists(shop: Server) -> None:
         ("grid", {"search": search(retention_entity="@session.id")}, "/search/retention_entity", ""),
         ("grid", {"search": search(filters={"string_filter": "a:("})}, "/filters/string_filter", ""),
         ("grid", {"group_by": [{"facet": "@tier"}]}, "/query/group_by/0/target", ""),
+        (
+            "grid",
+            {"group_by": [{"facet": "@tier", "target": "cohort", "sort": {"aggregation": "bogus"}}]},
+            "/query/group_by/0/sort/aggregation",
+            "allowed: count",
+        ),
         ("grid", {"group_by": [{"facet": "t", "target": "cohort", "source": "x"}]}, "/group_by/0/source", "allowed"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +31,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     columns = ["date=time", "view.id=id", "usr.id=user", "usr.email=mail", "account.id=account", "type==view"]
     server.cli("load", str(people), *(word for column in columns for word in ("--map", column)))
     server.cli("table", "load", str(crm), "--name", "crm", "--key", "mail")
+    (folder / "vips.csv").write_text("mail\nu1@x.com\n")
+    server.cli("table", "load", str(folder / "vips.csv"), "--name", "vips", "--key", "mail")
     with server:
         attributes = {
             "type": "ref_table",
@@ -48,6 +52,18 @@ def body_of(name: str, query: str = "tier:gold", id: str = "", **more: Any) -> d
 
 def create(server: Server, name: str, query: str = "tier:gold", **more: Any) -> Answered:
     return server.ask("POST", SEGMENTS, body_of(name, query, **more))
+
+
+def journey_of(**search: Any) -> dict[str, Any]:
+    """A segment of one journey."""
+    node = {"data_source": "product_analytics", "search": {"query": "@view.name:home"}}
+    rule = {"name": "a", "search": {"expression": "A", "node_objects": {"A": node}} | search}
+    return body_of("x", data_query={"journeys": [rule]})
+
+
+def table_of(column: str) -> dict[str, Any]:
+    """A rule about who is in a column of a table."""
+    return {"name": column, "table_name": "crm", "join_condition": {"column_name": column, "facet": "@usr.email"}}
 
 
 def listed(server: Server, parameters: str = "") -> dict[str, dict[str, Any]]:
@@ -155,6 +171,34 @@ def test_the_list_has_an_order_and_a_limit(shop: Server, gold: str) -> None:
         (400, {"data": {"type": "segments", "attributes": {}}}, "/data/type"),
         (400, body_of("x", data_query={"event_platforms": [{"name": "a"}]}), "data_query/event_platforms/0/query"),
         (400, body_of("x", data_query={"static": [{"id": "a"}]}), "data_query/static/0/name"),
+        (
+            400,
+            body_of(
+                "x", data_query={"event_platforms": [{"name": n, "query": q} for n, q in (("a", "*"), ("b", "b:("))]}
+            ),
+            "(at /data/attributes/data_query/event_platforms/1/query character ",
+        ),
+        (400, journey_of(expression="A -> X"), "(at /data/attributes/data_query/journeys/0/search/expression)"),
+        (
+            400,
+            journey_of(node_objects={"A": {"data_source": "rum", "search": {}}}),
+            "(at /data/attributes/data_query/journeys/0/search/node_objects/A/data_source)",
+        ),
+        (
+            400,
+            journey_of(node_objects={"A": {"data_source": "rum", "search": {"query": 1}}}),
+            "(at /data/attributes/data_query/journeys/0/search/node_objects/A/search/query)",
+        ),
+        (
+            400,
+            journey_of(filters={"string_filter": "a:("}),
+            "(at /data/attributes/data_query/journeys/0/search/filters/string_filter character ",
+        ),
+        (
+            400,
+            body_of("x", data_query={"reference_tables": [table_of("mail"), table_of("mial")]}),
+            "(at /data/attributes/data_query/reference_tables/1/join_condition/column_name)",
+        ),
         (501, body_of("x", data_query={"templates": [{"template_id": "a"}]}), "data_query/templates"),
     ],
 )
@@ -192,6 +236,61 @@ def test_a_changed_mapping_changes_the_count_and_is_warned_of(shop: Server, gold
     assert "unknown attribute 'tier'" in answer.json()["meta"]["warnings"][0]
     update(shop, fields_to_add=[{"id": "tier", "source_name": "tier", "type": "string"}])
     assert listed(shop)["gold"]["row_count"] == 3
+
+
+def test_a_segment_whose_search_became_senseless_has_no_members_anywhere(shop: Server, gold: str) -> None:
+    id = create(shop, "above", "tier:>5s").json()["data"]["id"]
+    update(shop, fields_to_update=[{"field_id": "tier", "updated_type": "timestamp"}])
+    nobody_belongs(shop, id, "above", "tier cannot be compared with '5s'", "data_query/profiles/0/query")
+    repaired = body_of("above", "user_id:u1", id)
+    answer = shop.ask("PUT", f"{SEGMENTS}/{id}?dry_run=true", repaired)
+    assert (answer.status, answer.json()["meta"]) == (200, {"entered": 1, "left": 0})
+    update(shop, fields_to_update=[{"field_id": "tier", "updated_type": "string"}])
+
+
+def test_a_segment_whose_table_is_gone_has_no_members_anywhere(shop: Server, gold: str) -> None:
+    join = {"column_name": "mail", "facet": "@usr.email"}
+    rule = {"name": "vip", "table_name": "vips", "join_condition": join}
+    made = create(shop, "vips", data_query={"reference_tables": [rule]})
+    assert made.json()["data"]["attributes"]["row_count"] == 1
+    tables = shop.ask("GET", "/api/v2/reference-tables/tables").json()["data"]
+    (table,) = [t["id"] for t in tables if t["attributes"]["table_name"] == "vips"]
+    assert shop.ask("DELETE", f"/api/v2/reference-tables/tables/{table}").status == 200
+    id = made.json()["data"]["id"]
+    nobody_belongs(shop, id, "vips", "there is no table 'vips'", "data_query/reference_tables/0/table_name")
+
+
+def nobody_belongs(server: Server, id: str, name: str, why: str, place: str) -> None:
+    """In each answer about the segment it has no members, and a warning says why."""
+    told = f"it has no members: {why}"
+
+    def warned(answer: Answered, prefix: str = "") -> Any:
+        assert answer.status == 200, answer.body
+        (warning,) = answer.json()["meta"]["warnings"]
+        assert warning.startswith(prefix + told), warning
+        assert f"(at {place}" in warning, "the place is one in the segment"
+        return answer.json()["data"]["attributes"]
+
+    segment = f"segment {name!r}: "
+    assert warned(server.ask("GET", f"{SEGMENTS}/{id}"), segment)["row_count"] == 0
+    page = warned(server.ask("GET", f"/api/roster/segments/{id}/members"))
+    assert (page["members"], page["total"]) == ([], 0)
+    because = warned(server.ask("GET", f"/api/roster/segments/{id}/why?profile=u1"))
+    assert (because["member"], because["rules"], because["first_failing"]) == (False, [], None)
+    file = server.ask("GET", f"/api/roster/segments/{id}/export")
+    assert (file.status, file.body) == (200, b"user_id\n")
+    assert told in json.loads(file.headers["x-roster-warnings"])[0]
+    now_ms = int(time.time() * 1000) + 1000
+    turnover = warned(server.ask("GET", f"/api/roster/segments/{id}/changes?since={now_ms}"))
+    assert turnover["entered"]["count"] == 0
+    for formula, count in (("s", 0.0), ("NOT s", 6.0)):
+        audience = {"segments": [{"name": "s", "segment_id": id}], "formula": formula}
+        found = {"data_source": "product_analytics", "search": {"query": "*"}}
+        query = {"query": found, "compute": {"aggregation": "count"}, "audience_filters": audience}
+        span = {"from": 1_759_968_000_000, "to": 1_760_054_400_000}
+        body = {"data": {"type": "formula_analytics_extended_request", "attributes": span | {"query": query}}}
+        answer = server.ask("POST", "/api/v2/product-analytics/analytics/scalar", body)
+        assert warned(answer, segment)["columns"][0]["values"] == [count]
 
 
 def update(server: Server, **attributes: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from inside import Inside, inside
-from roster.operations import segments
+from roster.operations import mapping, segments
+from roster.operations.load import load_events
 
 PEOPLE = [("u1", "ann@x.io"), ("u2", "bob@x.io"), ("u3", "cy@x.io")]
 CRM = {
@@ -67,6 +69,59 @@ def test_segments_that_move_and_callers_that_name_a_field(tmp_path: Path) -> Non
         gone = world.delete("crm", dry_run="true").body["data"]["attributes"]
         assert {s["name"]: s["leave"] for s in gone["segments"]} == {"golden": 2, "scored": 3}
         assert {line["field"] for line in gone["used_by"]} == {"tier", "score"}
+
+
+FIRMS = {
+    "type": "ref_table",
+    "join_type": "account_id",
+    "join_attribute": "id",
+    "fields": [{"id": "size", "source_name": "size", "type": "string"}],
+}
+NODE = {"data_source": "product_analytics", "search": {"query": "*"}}
+BY_SIZE = {
+    "accounts": {"accounts": [{"name": "a", "query": "size:big"}]},
+    "events": {"event_platforms": [{"name": "e", "query": "@size:big"}]},
+    "journeys": {
+        "journeys": [
+            {
+                "name": "j",
+                "search": {
+                    "expression": "a",
+                    "node_objects": {"a": NODE},
+                    "filters": {"audience_filters": {"accounts": [{"name": "big", "query": "size:big"}]}},
+                },
+            }
+        ]
+    },
+    "own": {"entity": "accounts", "profiles": [{"name": "p", "query": "size:big"}]},
+}
+
+
+def test_segments_of_users_that_name_a_field_of_accounts(tmp_path: Path) -> None:
+    """Two users of a big account: whoever reads the size in any rule loses its members."""
+    with inside(tmp_path, []) as world:
+        path = tmp_path / "views.ndjson"
+        came = [("u1", "a1"), ("u2", "a1"), ("u3", "a2")]
+        lines = [
+            {"type": "view", "date": 1_700_000_000_000, "view": {"id": u}, "usr": {"id": u}, "account": {"id": a}}
+            | {"session": {"id": u}}
+            for u, a in came
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        load_events(world.context, path, {}, lambda _: None)
+        world.add_table(["id", "size"], [("a1", "big"), ("a2", "small")], "id", "firms")
+        body = {"data": {"type": "connection_id", "id": "firms", "attributes": FIRMS}}
+        mapping.create_connection(world.context, world.request(body, "accounts"))
+        for name, query in BY_SIZE.items():
+            attributes = {"name": name, "data_query": query}
+            body = {"data": {"type": "segment", "attributes": attributes}}
+            segments.create_segment(world.context, world.request(body))
+        request = world.request(None, "accounts", id="firms", dry_run="true")
+        gone = mapping.delete_connection(world.context, request).body["data"]["attributes"]
+        told = {s["name"]: (s["before"], s["after"], s["enter"], s["leave"]) for s in gone["segments"]}
+        assert told == dict.fromkeys(BY_SIZE, (2, 0, 0, 2)) | {"own": (1, 0, 0, 1)}
+        (uses,) = gone["used_by"]
+        assert {s["name"] for s in uses["segments"]} == set(BY_SIZE)
 
 
 def test_a_preview_tells_what_nobody_reads_and_joins_that_meet_nobody(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from roster.base.errors import Code, Error, did_you_mean
 from roster.model import formula
 from roster.model.formula import Formula, names_in
 from roster.model.schema import Entity, Type
-from roster.query.expr import Column, Expr, IsNull, Not
+from roster.query.expr import FALSE, Column, Expr, IsNull, Not
 from roster.query.plan import Filter, Join, Plan, Project
 from roster.query.relations import OWNER_OF_EVENT, profile_key, where
 
@@ -91,8 +91,19 @@ def _keys(world: EventWorld, group: Group) -> tuple[Entity, Plan, list[str]]:
         if segment is None:
             hint = did_you_mean(group.text, tuple(world.segments)) or "GET /api/v2/rum/segment lists them"
             raise Error(Code.NOT_FOUND, f"there is no segment {group.text!r}", at=group.at, hint=hint)
-        return segment.entity, world.members(world, segment), []
+        try:
+            return segment.entity, world.members(world, segment), []
+        except Error as error:
+            key = profile_key(segment.entity)
+            nobody = Project(Filter(world.of(segment.entity).relation, FALSE), ((key.name, key),))
+            return segment.entity, nobody, [f"segment {segment.name!r}: {nobody_because(error)}"]
     return group.entity, *keys_found(world.of(group.entity), group.at, group.text)
+
+
+def nobody_because(error: Error) -> str:
+    """What to tell of a segment that cannot be read any more; the place is one in its own definition."""
+    place = error.at.removeprefix("/data/attributes/")
+    return f"it has no members: {Error(error.code, error.message, at=place, hint=error.hint).text()}"
 
 
 def keys_found(profiles: World, at: str, text: str) -> tuple[Plan, list[str]]:

@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from roster.analyses.scopes import World, resolve_at
+from roster.analyses.session_rows import SESSION as SESSION_TYPE, decides_on_sessions
 from roster.base.time import Range, instant
 from roster.model.reference_table import Table
 from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, Entity, Type
 from roster.model.segment import Segment
+from roster.query import search
 from roster.query.expr import (
     And,
     Cast,
@@ -25,11 +27,10 @@ from roster.query.expr import (
     Not,
     Or,
     Texts,
-    columns_of,
     conjunction,
     type_of,
 )
-from roster.query.plan import Aggregate, Filter, Join, Named, Plan, Project
+from roster.query.plan import Aggregate, Filter, Join, Named, Plan, Project, SortKey
 from roster.query.relations import EVENTS, OWNER_OF_EVENT, USER_OF_EVENT, profile_key
 from roster.query.resolve import Deep, Resolved, Scope, Target, unknown_name
 
@@ -43,7 +44,7 @@ ACCOUNT = Column("account_id", Type.STRING)
 ANONYMOUS = Column("anonymous_id", Type.STRING)
 PERSON = If(IsNull(USER_OF_EVENT), ANONYMOUS, USER_OF_EVENT)
 """Whoever did it: the user, or the anonymous visitor who was never identified."""
-IS_SESSION_ROW = Compare("=", TYPE, Literal("session", Type.STRING))
+IS_SESSION_ROW = Compare("=", TYPE, Literal(SESSION_TYPE, Type.STRING))
 """The row is computed from the events of a session, and no event itself."""
 
 
@@ -51,7 +52,7 @@ def _no_members(world: EventWorld, segment: Segment) -> Plan:
     raise LookupError("this world knows no members of segments")
 
 
-def _no_journeys(search: Map[str, Any], span: Range) -> Journey:
+def _no_journeys(search: Map[str, Any], span: Range, at: str) -> Journey:
     raise LookupError("this world reads no journeys")
 
 
@@ -63,8 +64,8 @@ class EventWorld:
     accounts: World
     segments: Map[str, Segment] = field(default_factory=dict)
     tables: Sequence[Table] = ()
-    read_journey: Callable[[Map[str, Any], Range], Journey] = _no_journeys
-    """Reads a journey's search as a request states it."""
+    read_journey: Callable[[Map[str, Any], Range, str], Journey] = _no_journeys
+    """Reads a journey's search as a request states it, at a place in it."""
     members: Callable[[EventWorld, Segment], Plan] = _no_members
     """The keys of the profiles that belong to a segment, each once."""
 
@@ -148,12 +149,16 @@ class EventWorld:
     def resolve(self, at: str, text: str) -> Resolved:
         """A search over events as a condition; `at`: where it stands in the request.
 
-        Rows computed for sessions take part only where the search is about the type of events.
+        Rows computed for sessions take part only where the search asks for them.
         """
-        resolved = resolve_at(at, text, self.scope, self.now_ms)
-        if TYPE.name in columns_of(resolved.where):
+        resolved = self.narrow(at, text)
+        if decides_on_sessions(search.parse(text), lambda name: self.scope.find(name) == TYPE):
             return resolved
         return Resolved(conjunction(Not(IS_SESSION_ROW), resolved.where), resolved.warnings)
+
+    def narrow(self, at: str, text: str) -> Resolved:
+        """As `resolve`, for a search that others follow: they decide about the rows computed for sessions."""
+        return resolve_at(at, text, self.scope, self.now_ms)
 
 
 def profile_column(entity: Entity, name: str, type: Type) -> Column:
@@ -166,11 +171,18 @@ def text_of(value: Expr) -> Expr:
     return value if type_of(value) is Type.STRING else Cast(value, Type.STRING)
 
 
-def during(span: Range) -> Expr:
-    """The event lies in the range."""
+def order_by(value: Expr, *, descending: bool) -> tuple[SortKey, ...]:
+    """Rows in the order of a value; of one without a type numbers by number, in either direction before other texts."""
+    if type_of(value) is not Type.ANY:
+        return (SortKey(value, descending),)
+    return SortKey(Cast(value, Type.NUMBER), descending), SortKey(text_of(value), descending)
+
+
+def during(span: Range, time: Expr = TIME) -> Expr:
+    """The event, or another time, lies in the range."""
     return conjunction(
-        Compare(">=", TIME, Literal(instant(span.from_ms), Type.TIMESTAMP)),
-        Compare("<", TIME, Literal(instant(span.to_ms), Type.TIMESTAMP)),
+        Compare(">=", time, Literal(instant(span.from_ms), Type.TIMESTAMP)),
+        Compare("<", time, Literal(instant(span.to_ms), Type.TIMESTAMP)),
     )
 
 

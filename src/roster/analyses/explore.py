@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from roster.analyses.audience import Audience, restrict
 from roster.analyses.base_query import BaseQuery, find_events
-from roster.analyses.event_world import PERSON, TIME, EventWorld, during, text_of
+from roster.analyses.event_world import PERSON, TIME, EventWorld, during, order_by
 from roster.analyses.groups import GroupBy, grouped, keyed, over_time, ranked, ranks_of
 from roster.analyses.measures import Compute, measure_of
 from roster.analyses.periods import place_in
 from roster.base.errors import Code, Error
 from roster.base.time import Range
 from roster.model.schema import Type
-from roster.query.expr import Column, Expr, Literal, type_of
+from roster.query.expr import Column, Expr, Literal
 from roster.query.plan import Limit, Named, Plan, Project, Sort, SortKey
 from roster.query.relations import count_rows, where
 
@@ -95,7 +95,7 @@ def list_events(world: EventWorld, request: ListRequest) -> Explored:
     total = count_rows(plan, "total")
     order: list[SortKey] = []
     if request.sort is not None:
-        order.append(SortKey(_sortable(world, request.sort), request.descending))
+        order += order_by(_sortable(world, request.sort), descending=request.descending)
     order += [SortKey(TIME, request.descending), SortKey(Column("event_id", Type.STRING))]
     columns: list[Named] = []
     for place, name in enumerate(request.columns):
@@ -108,4 +108,4 @@ def _sortable(world: EventWorld, name: str) -> Expr:
     value = world.facet(name)
     if value is None:
         raise Error(Code.INVALID, f"unknown facet {name!r}", at="/data/attributes/query/sort/facet")
-    return text_of(value) if type_of(value) is Type.ANY else value
+    return value

@@ -87,6 +87,11 @@ def keyed(plan: Plan, groups: Sequence[GroupBy], facets: Sequence[Expr], values:
     return Project(where(plan, conjunction(*conditions)), tuple(named))
 
 
+def in_group(tags: Sequence[str]) -> Expr:
+    """The keyed row is of the group with these values, one for each facet; all rows where there are none."""
+    return conjunction(*(Compare("=", key_of(place), Literal(tag, Type.STRING)) for place, tag in enumerate(tags)))
+
+
 def _spread(
     plan: Plan, groups: Sequence[GroupBy], facets: Sequence[Expr], values: Sequence[Expr]
 ) -> tuple[Plan, list[Expr]]:

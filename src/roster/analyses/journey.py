@@ -22,12 +22,10 @@ from roster.analyses.event_world import (
     identified,
     text_of,
 )
-from roster.analyses.scopes import resolve_at
 from roster.base.errors import Code, Error
 from roster.base.time import Range
 from roster.model.schema import Entity, Type
 from roster.query.expr import (
-    TRUE,
     And,
     Call,
     Cast,
@@ -143,6 +141,8 @@ class Journey:
     identified_only: bool = False
     entities: BaseQuery | None = None
     """A search that the profile of the user or account, or the row of the session, must satisfy."""
+    at: str = ""
+    """Where its search stands in the request."""
 
     @property
     def steps(self) -> int:
@@ -216,7 +216,7 @@ def _entity(world: EventWorld, journey: Journey) -> Expr:
     for place, name in enumerate(journey.secondary):
         value = world.facet(name)
         if value is None:
-            at = f"/data/attributes/query/search/join_keys/secondary/{place}"
+            at = f"{journey.at}/join_keys/secondary/{place}"
             raise Error(Code.INVALID, f"unknown join key {name!r}", at=at)
         parts.append(text_of(value))
     return parts[0] if len(parts) == 1 else Call(Fn.CONCAT, tuple(_apart(parts)))
@@ -233,8 +233,8 @@ def _events(world: EventWorld, journey: Journey) -> tuple[Plan, list[str]]:
     end_ms = span.to_ms if journey.to_range else span.to_ms + later_ms
     traffic = where(world.relation, during(Range(span.from_ms, end_ms)))
     plan, warnings = restrict(identified(traffic) if journey.identified_only else traffic, world, journey.audience)
-    resolved = world.resolve(journey.search.at, journey.search.text)
-    plan = where(plan, resolved.where if journey.search.text.strip() else TRUE)
+    resolved = world.narrow(journey.search.at, journey.search.text)
+    plan = where(plan, resolved.where)
     if journey.entities is not None:
         plan, doubts = _of_entities(plan, world, journey, journey.entities)
         warnings += doubts
@@ -248,7 +248,7 @@ def _of_entities(plan: Plan, world: EventWorld, journey: Journey, search: BaseQu
     entity = PROFILES_OF.get(journey.key)
     if entity is None:
         key = Column("#session", Type.STRING)
-        resolved = resolve_at(search.at, search.text, world.scope, world.now_ms)
+        resolved = world.narrow(search.at, search.text)
         rows = where(world.relation, conjunction(resolved.where, IS_SESSION_ROW))
         return Join(plan, Project(rows, ((key.name, SESSION),)), "semi", ((SESSION, key),)), resolved.warnings
     keys, warnings = keys_found(world.of(entity), search.at, search.text)

@@ -15,7 +15,40 @@ from roster.query.plan import Agg, Measure
 AGGREGATIONS = ("count", "cardinality", "sum", "avg", "min", "max", "median", "pc50", "pc75", "pc90", "pc95", "pc99")
 _AGG = {"sum": Agg.SUM, "avg": Agg.AVG, "min": Agg.MIN, "max": Agg.MAX}
 _QUANTILE = re.compile(r"pc([0-9]{1,2})")
-_DURATION = re.compile(r"(^|\.)(duration|loading_time|time_spent|loading_event|first_contentful_paint|first_byte)$")
+_VIEW_TIMES = (
+    "cumulative_layout_shift_time",
+    "dom_complete",
+    "dom_content_loaded",
+    "dom_interactive",
+    "first_byte",
+    "first_contentful_paint",
+    "first_input_delay",
+    "first_input_time",
+    "interaction_to_next_paint",
+    "interaction_to_next_paint_time",
+    "interaction_to_next_view_time",
+    "largest_contentful_paint",
+    "load_event",
+    "loading_time",
+    "network_settled_time",
+    "time_spent",
+)
+_RESOURCE_PARTS = ("connect", "dns", "download", "first_byte", "redirect", "ssl", "worker")
+_DURATIONS = {
+    "action.loading_time",
+    "avg_loading_time",
+    "freeze.duration",
+    "long_task.blocking_duration",
+    "long_task.duration",
+    "resource.duration",
+    "session.time_spent",
+    "vital.duration",
+    *(f"resource.{part}.{name}" for part in _RESOURCE_PARTS for name in ("duration", "start")),
+    *(f"view.{name}" for name in _VIEW_TIMES),
+}
+"""Paths of events, and built-in attributes, that are kept in nanoseconds."""
+_TIMINGS = "view.custom_timings."
+"""Begins the paths of durations that have any name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +78,22 @@ def unit_of(compute: Compute) -> Unit | None:
     """What a value is measured in, None for counts and where nobody knows."""
     if compute.aggregation in ("count", "cardinality") or compute.metric is None:
         return None
-    return NANOSECOND if _DURATION.search(compute.metric) else None
+    path = compute.metric.removeprefix("@")
+    return NANOSECOND if path in _DURATIONS or path.startswith(_TIMINGS) else None
+
+
+def check_aggregation(compute: Compute) -> None:
+    """Error: INVALID for an aggregation that there is not."""
+    name = compute.aggregation
+    if name not in ("count", "cardinality", *_AGG) and _quantile(name) is None:
+        hint = did_you_mean(name, AGGREGATIONS) or f"allowed: {', '.join(AGGREGATIONS)} and any pc0 to pc99"
+        raise Error(Code.INVALID, f"unknown aggregation {name!r}", at=f"{compute.at}/aggregation", hint=hint)
 
 
 def measure_of(name: str, compute: Compute, facet: Callable[[str], Expr | None]) -> Measure:
     """The aggregate a compute asks for, under a name. Errors: INVALID names the aggregation or the missing metric."""
-    aggregation = compute.aggregation
-    quantile = _quantile(aggregation)
-    if aggregation not in ("count", "cardinality", *_AGG) and quantile is None:
-        hint = did_you_mean(aggregation, AGGREGATIONS) or f"allowed: {', '.join(AGGREGATIONS)} and any pc0 to pc99"
-        raise Error(Code.INVALID, f"unknown aggregation {aggregation!r}", at=f"{compute.at}/aggregation", hint=hint)
+    check_aggregation(compute)
+    aggregation, quantile = compute.aggregation, _quantile(compute.aggregation)
     if aggregation == "count":
         return Measure(name, Agg.COUNT)
     if compute.metric is None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping as Map, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from roster.analyses.audience import keys_found
 from roster.analyses.base_query import BaseQuery, Occurrences, find_events
 from roster.analyses.event_world import EventWorld, during
-from roster.analyses.funnel import behind
-from roster.analyses.journey import Carried, Journey, Target, column_in, flows
+from roster.analyses.funnel import FlowGroup, behind, carried_groups, keyed_flows
+from roster.analyses.groups import in_group
+from roster.analyses.journey import Carried, Journey, Target, column_in, flows, time_of
 from roster.analyses.scopes import World, combine, profile_scope, resolve_at
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import Range
@@ -28,6 +29,7 @@ from roster.model.segment_query import (
     StaticList,
     TableRows,
     TookSteps,
+    places_of,
 )
 from roster.query.expr import Column, Compare, CompareOp, Expr, If, IsNull, Literal, Not
 from roster.query.plan import Agg, Aggregate, Filter, Join, Measure, Plan, Project, Read
@@ -66,8 +68,8 @@ def marked(
     rules = definition_of(segment).rules
     others = {id: other for id, other in world.segments.items() if id != segment.id}  # none is a part of itself
     world = replace(world, segments=others) if rules else world
-    for rule in rules:
-        keys, doubts = keys_of_rule(world, segment.entity, rule)
+    for at, rule in zip(places_of(rules), rules, strict=True):
+        keys, doubts = keys_of_rule(world, segment.entity, rule, at)
         mark = Column(f"#{prefix}{segment.id}.{rule.name}", Type.STRING)
         profiles = Join(profiles, Project(keys, ((mark.name, MEMBER),)), "left", ((key, mark),))
         marks[rule.name] = Not(IsNull(mark))
@@ -102,17 +104,17 @@ def count_members(profiles: Plan, conditions: Sequence[Expr]) -> Plan:
     return Aggregate(profiles, (), measures)
 
 
-def keys_of_rule(world: EventWorld, entity: Entity, rule: Rule) -> tuple[Plan, list[str]]:
-    """The keys of the profiles a rule admits, each once, as MEMBER; and warnings."""
+def keys_of_rule(world: EventWorld, entity: Entity, rule: Rule, at: str) -> tuple[Plan, list[str]]:
+    """The keys of the profiles a rule admits, each once, as MEMBER; and warnings. `at`: where the rule stands."""
     match rule:
         case AccountSearch(_, query):
-            return _of_accounts(world, query)
+            return _of_accounts(world, query, at)
         case Performed():
-            return _of_events(world, entity, rule)
+            return _of_events(world, entity, rule, at)
         case TookSteps():
-            return _of_journey(world, entity, rule)
+            return _of_journey(world, entity, rule, at)
         case TableRows():
-            return _of_table(world, entity, rule)
+            return _of_table(world, entity, rule, at)
         case StaticList(_, id):
             listed = Filter(LISTS, Compare("=", LIST, Literal(id, Type.STRING)))
             return Project(listed, ((MEMBER.name, KEY),)), []
@@ -124,18 +126,18 @@ def distinct_keys(plan: Plan, key: Expr) -> Plan:
     return Filter(Aggregate(plan, ((MEMBER.name, key),), ()), Not(IsNull(MEMBER)))
 
 
-def _of_accounts(world: EventWorld, query: str) -> tuple[Plan, list[str]]:
+def _of_accounts(world: EventWorld, query: str, at: str) -> tuple[Plan, list[str]]:
     """Users whose current account is found."""
-    accounts, warnings = keys_found(world.accounts, f"{QUERY_AT}/accounts", query)
+    accounts, warnings = keys_found(world.accounts, f"{at}/query", query)
     key = profile_key(Entity.ACCOUNTS)
     users = Join(world.users.relation, accounts, "semi", ((key, key),))
     return Project(users, ((MEMBER.name, profile_key(Entity.USERS)),)), warnings
 
 
-def _of_events(world: EventWorld, entity: Entity, rule: Performed) -> tuple[Plan, list[str]]:
+def _of_events(world: EventWorld, entity: Entity, rule: Performed, at: str) -> tuple[Plan, list[str]]:
     """Profiles with events, or with so many."""
     owner = OWNER_OF_EVENT[entity]
-    query = BaseQuery(rule.query, f"{QUERY_AT}/event_platforms")
+    query = BaseQuery(rule.query, f"{at}/query")
     events = where(world.relation, during(span_of(rule.when, world.now_ms)))
     if rule.op is not None:
         query = BaseQuery(query.text, query.at, Occurrences(OPERATORS[rule.op], rule.count))
@@ -143,23 +145,36 @@ def _of_events(world: EventWorld, entity: Entity, rule: Performed) -> tuple[Plan
     return distinct_keys(where(plan, condition), owner), warnings
 
 
-def _of_journey(world: EventWorld, entity: Entity, rule: TookSteps) -> tuple[Plan, list[str]]:
+def _of_journey(world: EventWorld, entity: Entity, rule: TookSteps, at: str) -> tuple[Plan, list[str]]:
     """Profiles of whoever took all steps, or the first one and not all."""
-    journey = world.read_journey(json.loads(rule.search), span_of(rule.when, world.now_ms))
+    journey = world.read_journey(json.loads(rule.search), span_of(rule.when, world.now_ms), f"{at}/search")
     return keys_behind(world, entity, journey, Target(0, journey.steps - 1), dropped=rule.dropped)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Of the flows only those of one group, by the values of its facets, or that began in a span of time."""
+
+    groups: tuple[FlowGroup, ...] = ()
+    tags: tuple[str, ...] = ()
+    began: Range | None = None
+
+
 def keys_behind(
-    world: EventWorld, entity: Entity, journey: Journey, target: Target, *, dropped: bool
+    world: EventWorld, entity: Entity, journey: Journey, target: Target, *, dropped: bool, part: Part = Part()
 ) -> tuple[Plan, list[str]]:
     """The keys of the profiles behind flows that converted at the target or dropped off there, each once."""
-    plan, warnings = flows(world, journey, [Carried("#owner", 0, OWNER_OF_EVENT[entity])])
-    return distinct_keys(where(plan, behind(target, dropped=dropped)), column_in(plan, "#owner")), warnings
+    carried, doubts = carried_groups(world, part.groups)
+    plan, warnings = flows(world, journey, [*carried, Carried("#owner", 0, OWNER_OF_EVENT[entity])])
+    plan = where(plan, behind(target, dropped=dropped))
+    if part.began is not None:
+        plan = where(plan, during(part.began, time_of(0)))
+    plan = where(keyed_flows(plan, part.groups, carried), in_group(part.tags))
+    return distinct_keys(plan, column_in(plan, "#owner")), [*warnings, *doubts]
 
 
-def _of_table(world: EventWorld, entity: Entity, rule: TableRows) -> tuple[Plan, list[str]]:
+def _of_table(world: EventWorld, entity: Entity, rule: TableRows, at: str) -> tuple[Plan, list[str]]:
     """Profiles whose attribute equals a column of the rows that are found."""
-    at = f"{QUERY_AT}/reference_tables"
     table = next((t for t in world.tables if rule.table in (t.name, t.id)), None)
     if table is None:
         hint = did_you_mean(rule.table, tuple(t.name for t in world.tables))
@@ -167,12 +182,13 @@ def _of_table(world: EventWorld, entity: Entity, rule: TableRows) -> tuple[Plan,
     column = next((c for c in table.columns if c.name == rule.column), None)
     if column is None:
         hint = did_you_mean(rule.column, tuple(c.name for c in table.columns))
-        raise Error(Code.INVALID, f"{table.name} has no column {rule.column!r}", at=at, hint=hint)
+        message = f"{table.name} has no column {rule.column!r}"
+        raise Error(Code.INVALID, message, at=f"{at}/join_condition/column_name", hint=hint)
     profiles = world.of(entity)
     found = profiles.find(rule.attribute)
     if found is None:
         raise Error(Code.INVALID, f"{entity} have no attribute {rule.attribute!r}", at=f"{at}/join_condition/facet")
-    resolved = _search_rows(table, rule.query, world)
+    resolved = _search_rows(table, rule.query, world, f"{at}/filter_query")
     stored = Read(relation_of(table), stored_columns(table))
     theirs = normalise_key(_column(table, column), found.name)
     ours = normalise_key(Column(found.name, found.type), found.name)
@@ -181,11 +197,11 @@ def _of_table(world: EventWorld, entity: Entity, rule: TableRows) -> tuple[Plan,
     return Project(joined, ((MEMBER.name, profile_key(entity)),)), resolved.warnings
 
 
-def _search_rows(table: Table, query: str, world: EventWorld) -> Resolved:
+def _search_rows(table: Table, query: str, world: EventWorld, at: str) -> Resolved:
     columns = {c.name: _column(table, c) for c in table.columns}
     texts = tuple(c for c in columns.values())
     scope = Scope(lambda name: columns.get(name.removeprefix("@")), texts, texts, tuple(columns), world.users.terms_max)
-    return resolve_at(f"{QUERY_AT}/reference_tables/filter_query", query, scope, world.now_ms)
+    return resolve_at(at, query, scope, world.now_ms)
 
 
 def _column(table: Table, column: SchemaColumn) -> Expr:

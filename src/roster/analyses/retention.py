@@ -12,7 +12,6 @@ from roster.analyses.explore import group_values
 from roster.analyses.groups import BY, GroupBy, key_of, keyed, rank_of, ranked
 from roster.analyses.periods import place_in
 from roster.analyses.retention_periods import Periods
-from roster.analyses.scopes import resolve_at
 from roster.base.time import Range, instant
 from roster.model.schema import EVENT_COLUMNS, KEY_ATTRIBUTE, Column as SchemaColumn, Entity, Type
 from roster.query.expr import (
@@ -96,7 +95,7 @@ def traffic_of(world: EventWorld, asked: Retention) -> Traffic:
     """The events of the range that the audience and the search admit. Errors: INVALID, NOT_FOUND."""
     traffic = where(world.relation, during(asked.span))
     plan, warnings = restrict(identified(traffic) if asked.identified_only else traffic, world, asked.audience)
-    search = resolve_at(asked.search.at, asked.search.text, world.scope, world.now_ms)
+    search = world.narrow(asked.search.at, asked.search.text)
     whose = ENTITY_OF[asked.entity]
     plan, entered, doubts = find_events(where(plan, search.where), world, asked.cohort, whose, "cohort")
     warnings = [*warnings, *search.warnings, *doubts]
@@ -248,17 +247,23 @@ class Listed:
     warnings: tuple[str, ...]
 
 
+def in_column(asked: Retention, cohort: int, column: int) -> Expr:
+    """An event lies in a cohort's period of return; with `or_after`, or later."""
+    period = asked.periods.period(cohort, column)
+    within: Expr = Compare(">=", TIME, Literal(instant(period.from_ms), Type.TIMESTAMP))
+    if asked.or_after:
+        return within
+    return conjunction(within, Compare("<", TIME, Literal(instant(period.to_ms), Type.TIMESTAMP)))
+
+
 def cell_entities(traffic: Traffic, asked: Retention, cohort: int, column: int) -> Plan:
     """A row an entity of the cell: `entity`, `cohort`, `entry`."""
     plan: Plan = Filter(entries(traffic, asked), Compare("=", COHORT, Literal(cohort, Type.INTEGER)))
     if traffic.same and column == 0:
         return plan
-    period = asked.periods.period(cohort, column)
-    within: Expr = Compare(">=", TIME, Literal(instant(period.from_ms), Type.TIMESTAMP))
-    if not asked.or_after:
-        within = conjunction(within, Compare("<", TIME, Literal(instant(period.to_ms), Type.TIMESTAMP)))
     last = Measure(LAST.name, Agg.MAX, TIME)
-    returns = Aggregate(Filter(traffic.returning(), within), ((RETURNER.name, traffic.entity),), (last,))
+    within = Filter(traffic.returning(), in_column(asked, cohort, column))
+    returns = Aggregate(within, ((RETURNER.name, traffic.entity),), (last,))
     return Filter(Join(plan, returns, "inner", ((ENTITY, RETURNER),)), traffic.is_return(LAST))
 
 

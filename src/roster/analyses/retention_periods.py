@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from roster.analyses.periods import DAY_MS, Interval, calendar_edges
 from roster.base.errors import Code, Error
@@ -16,9 +16,11 @@ COLUMNS_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Periods of one width, wherever clocks change."""
+    """Periods of one width, wherever clocks change. `unit`, `count`: how a request states the width, where whole."""
 
     width_ms: int
+    unit: str = field(default="millisecond", compare=False)
+    count: int = field(default=0, compare=False)
 
 
 Every = Interval | Fixed
@@ -113,4 +115,5 @@ def fixed(unit: str, value: float, at: str) -> Fixed:
     if not value * UNITS_MS[unit] <= INSTANT_MS_MAX or round(value * UNITS_MS[unit]) < 1:
         hint = "at least one millisecond, and less than all time"
         raise Error(Code.INVALID, f"an interval of {value:g} {unit}s is not possible", at=f"{at}/value", hint=hint)
-    return Fixed(round(value * UNITS_MS[unit]))
+    width_ms = round(value * UNITS_MS[unit])
+    return Fixed(width_ms, unit, int(value)) if value == int(value) else Fixed(width_ms, count=width_ms)

@@ -129,7 +129,7 @@ def pathways(world: EventWorld, asked: Pathways) -> tuple[Plan, list[str]]:
     A place is that of a column, from 1 on. A step is told by the place it ends at.
     """
     events, warnings = selected_events(world, asked.selection)
-    steps = Aggregate(_steps(world, asked, events), _same(_END, _SOURCE, _TARGET), (Measure(_COUNT.name, Agg.COUNT),))
+    steps = _counted(_steps(world, asked, events))
     ranked = _ranked(_nodes(steps))
     best = Filter(ranked, Compare("<=", _RANK, _integer(asked.entries)))
     named = Filter(ranked, Compare("<=", _RANK, _integer(asked.entries + LISTED_MAX)))
@@ -146,10 +146,25 @@ def pathways(world: EventWorld, asked: Pathways) -> tuple[Plan, list[str]]:
 def steps_of_paths(world: EventWorld, asked: Pathways, carried: tuple[Named, ...]) -> tuple[Plan, list[str]]:
     """One row a step of a path: `end`, the place it ends at (from 2 on), `source` and `target`; and warnings.
 
-    `carried`: what is told of the event that a step ends with.
+    Beside them the columns of `keys_of_paths`. `carried`: what is told of the event that a step ends with.
     """
     events, warnings = selected_events(world, asked.selection)
     return _steps(world, asked, events, carried), warnings
+
+
+def keys_of_paths(asked: Pathways) -> tuple[Column, ...]:
+    """The columns that say whose path a step is of."""
+    return _keys(1 + len(asked.secondary))
+
+
+def shown_values(steps: Plan, asked: Pathways, place: int, name: str) -> Plan:
+    """The values that the column of a place (from 1 on) shows by themselves, under a name. `steps`: of paths."""
+    best = Filter(_ranked(_nodes(_counted(steps))), Compare("<=", _RANK, _integer(asked.entries)))
+    return Project(Filter(best, Compare("=", _PLACE, _integer(place))), ((name, _NAME),))
+
+
+def _counted(steps: Plan) -> Plan:
+    return Aggregate(steps, _same(_END, _SOURCE, _TARGET), (Measure(_COUNT.name, Agg.COUNT),))
 
 
 def _integer(value: int) -> Literal:
@@ -199,7 +214,7 @@ def _steps(world: EventWorld, asked: Pathways, events: Plan, carried: tuple[Name
     keys = _keys(1 + len(asked.secondary))
     order = (SortKey(_TIME), SortKey(_EVENT))
     valued = _valued(world, asked, events, asked.source, "/data/attributes/definition/source", carried=carried)
-    beside = tuple((name, Column(name, type_of(value))) for name, value in carried)
+    beside = _told(keys, carried)
     before = Ranked(valued, _BEFORE.name, Rank.LAG, _VALUE, keys, order)
     moved = Filter(before, Not(Compare("=", _BEFORE, _VALUE)))
     placed, place, shown = _anchored(Ranked(moved, _PLACE.name, Rank.ROW_NUMBER, None, keys, order), asked, keys)
@@ -253,8 +268,13 @@ def _to_target(
     later = Filter(both, Or((Compare(">", _TIME, since), tied)))
     ranked = Ranked(later, _RANK.name, Rank.ROW_NUMBER, None, keys, (SortKey(_TIME), SortKey(_EVENT)))
     first = Filter(ranked, Compare("=", _RANK, _integer(1)))
-    beside = tuple((name, Column(name, type_of(value))) for name, value in carried)
-    return Project(first, ((_END.name, _integer(asked.columns)), *_same(_SOURCE), (_TARGET.name, _VALUE), *beside))
+    named = ((_END.name, _integer(asked.columns)), *_same(_SOURCE), (_TARGET.name, _VALUE))
+    return Project(first, (*named, *_told(keys, carried)))
+
+
+def _told(keys: tuple[Column, ...], carried: tuple[Named, ...]) -> tuple[Named, ...]:
+    """What is told beside a step where something is carried: whose path it is, and that."""
+    return (*_same(*keys), *((name, Column(name, type_of(value))) for name, value in carried)) if carried else ()
 
 
 def _nodes(steps: Plan) -> Plan:

@@ -11,9 +11,11 @@ from typing import Any, assert_never
 from roster.analyses.event_world import EventWorld, during
 from roster.analyses.funnel import behind
 from roster.analyses.journey import LEVEL, Carried, Target, column_in, flows
-from roster.analyses.members import MEMBER, OPERATORS, keys_of_rule, marked, span_of
+from roster.analyses.member_pages import present
+from roster.analyses.members import MEMBER, OPERATORS, keys_of_rule, span_of
 from roster.analyses.names import keys_of
 from roster.analyses.scopes import World, profile_scope, resolve_at
+from roster.base.errors import Error
 from roster.base.time import instant, iso_ms
 from roster.model import formula
 from roster.model.formula import Formula
@@ -22,12 +24,14 @@ from roster.model.segment import Segment, definition_of
 from roster.model.segment_query import (
     QUERY_AT,
     AccountSearch,
+    Definition,
     Performed,
     ProfileSearch,
     Rule,
     StaticList,
     TableRows,
     TookSteps,
+    places_of,
 )
 from roster.query import search
 from roster.query.expr import Column, Compare, Expr, If, IsNull, Literal, Not, conjunction
@@ -58,18 +62,25 @@ class Part:
     read: Callable[[Sequence[Row]], list[Clause]]
 
 
-def membership(world: EventWorld, segment: Segment, key: str) -> Plan:
-    """One row with 1 for a member and 0 for another profile; none where there is no such profile."""
-    profiles, condition, _ = marked(world, segment, world.of(segment.entity).relation, profile_key(segment.entity))
+def membership(world: EventWorld, segment: Segment, key: str) -> tuple[Plan, tuple[str, ...]]:
+    """One row with 1 for a member and 0 for another profile; none where there is no such profile. And warnings."""
+    profiles, condition, warnings = present(world, segment, world.of(segment.entity).relation)
     found = Filter(profiles, _is(profile_key(segment.entity), key))
-    return Project(found, (("member", If(condition, _ONE, _ZERO)),))
+    return Project(found, (("member", If(condition, _ONE, _ZERO)),)), warnings
 
 
 def parts_of(world: EventWorld, segment: Segment, key: str) -> list[Part]:
-    """The rules of a segment, asked of one profile. Errors: INVALID with the place in its `data_query`."""
-    entity, definition = segment.entity, definition_of(segment)
+    """The rules of a segment, asked of one profile; none of a segment that cannot be read any more."""
+    try:
+        return _parts(world, segment.entity, definition_of(segment), key)
+    except Error:
+        return []
+
+
+def _parts(world: EventWorld, entity: Entity, definition: Definition, key: str) -> list[Part]:
     parts = [_of_profile(world, entity, rule, n, key) for n, rule in enumerate(definition.profiles)]
-    return parts + [_of_rule(world, entity, rule, key) for rule in definition.rules]
+    rules = zip(places_of(definition.rules), definition.rules, strict=True)
+    return parts + [_of_rule(world, entity, rule, key, at) for at, rule in rules]
 
 
 def _is(column: Expr, key: str) -> Expr:
@@ -82,7 +93,7 @@ def _of_profile(world: EventWorld, entity: Entity, rule: ProfileSearch, place: i
     return _searched(profiles, plan, rule, "profiles", f"{QUERY_AT}/profiles/{place}/query")
 
 
-def _of_rule(world: EventWorld, entity: Entity, rule: Rule, key: str) -> Part:
+def _of_rule(world: EventWorld, entity: Entity, rule: Rule, key: str, at: str) -> Part:
     match rule:
         case AccountSearch():
             account = profile_key(Entity.ACCOUNTS)
@@ -90,15 +101,15 @@ def _of_rule(world: EventWorld, entity: Entity, rule: Rule, key: str) -> Part:
             theirs = Project(mine, (("#account", account),))
             on = (account, Column("#account", Type.STRING))
             plan = Join(world.accounts.relation, theirs, "semi", (on,))
-            return _searched(world.accounts, plan, rule, "accounts", f"{QUERY_AT}/accounts")
+            return _searched(world.accounts, plan, rule, "accounts", f"{at}/query")
         case Performed():
-            return _of_events(world, entity, rule, key)
+            return _of_events(world, entity, rule, key, at)
         case TookSteps():
-            return _of_journey(world, entity, rule, key)
+            return _of_journey(world, entity, rule, key, at)
         case TableRows():
-            return _of_table(world, entity, rule, key)
+            return _of_table(world, entity, rule, key, at)
         case StaticList():
-            return _of_list(world, entity, rule, key)
+            return _of_list(world, entity, rule, key, at)
     assert_never(rule)
 
 
@@ -140,9 +151,9 @@ def _plain(value: Any) -> str:
     return iso_ms(value) if isinstance(value, datetime) else repr(value)
 
 
-def _of_events(world: EventWorld, entity: Entity, rule: Performed, key: str) -> Part:
+def _of_events(world: EventWorld, entity: Entity, rule: Performed, key: str, at: str) -> Part:
     span = span_of(rule.when, world.now_ms)
-    found = world.resolve(f"{QUERY_AT}/event_platforms", rule.query).where
+    found = world.resolve(f"{at}/query", rule.query).where
     mine = conjunction(during(span), _is(OWNER_OF_EVENT[entity], key), found)
     plan = count_rows(where(world.relation, mine))
     op = rule.op or ">="
@@ -167,9 +178,9 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-def _of_journey(world: EventWorld, entity: Entity, rule: TookSteps, key: str) -> Part:
+def _of_journey(world: EventWorld, entity: Entity, rule: TookSteps, key: str, at: str) -> Part:
     """How far the farthest flow of the profile got."""
-    journey = world.read_journey(json.loads(rule.search), span_of(rule.when, world.now_ms))
+    journey = world.read_journey(json.loads(rule.search), span_of(rule.when, world.now_ms), f"{at}/search")
     made, _ = flows(world, journey, [Carried("#owner", 0, OWNER_OF_EVENT[entity])])
     mine = where(made, _is(column_in(made, "#owner"), key))
     admitted = If(behind(Target(0, journey.steps - 1), dropped=rule.dropped), _ONE, _NONE)
@@ -187,8 +198,8 @@ def _of_journey(world: EventWorld, entity: Entity, rule: TookSteps, key: str) ->
     return Part(rule.name, "journeys", Aggregate(mine, (), measures), read)
 
 
-def _of_table(world: EventWorld, entity: Entity, rule: TableRows, key: str) -> Part:
-    keys, _ = keys_of_rule(world, entity, rule)
+def _of_table(world: EventWorld, entity: Entity, rule: TableRows, key: str, at: str) -> Part:
+    keys, _ = keys_of_rule(world, entity, rule, at)
     profiles = world.of(entity)
     attribute = profiles.find(rule.attribute)
     value = Column(attribute.name, attribute.type) if attribute else Literal(None, Type.STRING)
@@ -207,8 +218,8 @@ def _of_table(world: EventWorld, entity: Entity, rule: TableRows, key: str) -> P
     return Part(rule.name, "reference_tables", plan, read)
 
 
-def _of_list(world: EventWorld, entity: Entity, rule: StaticList, key: str) -> Part:
-    keys, _ = keys_of_rule(world, entity, rule)
+def _of_list(world: EventWorld, entity: Entity, rule: StaticList, key: str, at: str) -> Part:
+    keys, _ = keys_of_rule(world, entity, rule, at)
     plan = count_rows(Filter(keys, _is(MEMBER, key)))
 
     def read(rows: Sequence[Row]) -> list[Clause]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from roster.analyses.event_world import EventWorld
 from roster.analyses.members import MEMBER, distinct_keys
-from roster.analyses.retention import ENTITY, Retention, cell_entities, traffic_of
 from roster.base.errors import Code, Error, did_you_mean
 from roster.model.reference_table import Table, relation_of, stored_columns
 from roster.model.schema import Column as SchemaColumn, Entity, Type
@@ -64,9 +63,3 @@ def list_of(world: EventWorld, entity: Entity, keys: Plan) -> Listing:
     """A list of keys that are found, each once, as MEMBER."""
     known = Join(keys, world.of(entity).relation, "semi", ((MEMBER, profile_key(entity)),))
     return Listing(keys, count_rows(keys), count_rows(known), count_rows(known))
-
-
-def keys_in_cell(world: EventWorld, asked: Retention, cohort: int, column: int) -> tuple[Plan, list[str]]:
-    """The entities of a cell of retention, and warnings."""
-    traffic = traffic_of(world, asked)
-    return distinct_keys(cell_entities(traffic, asked, cohort, column), ENTITY), list(traffic.warnings)

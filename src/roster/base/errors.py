@@ -93,7 +93,8 @@ class Error(Exception):
     def under(self, pointer: str) -> Error:
         """The same error, its place prefixed by `pointer`: inner code need not know where it stands."""
         place = f"{pointer} {self.at}".strip() if not self.at.startswith("/") else pointer + self.at
-        return Error(self.code, self.message, at=place, hint=self.hint, reason=self.reason)
+        others = tuple(other.under(pointer) for other in self.others)
+        return Error(self.code, self.message, at=place, hint=self.hint, others=others, reason=self.reason)
 
     def text(self) -> str:
         """One line for people: message, place, hint."""

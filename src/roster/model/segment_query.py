@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping as Map
+from collections.abc import Callable, Mapping as Map, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,13 @@ class StaticList:
 
 
 Rule = AccountSearch | Performed | TookSteps | TableRows | StaticList
+_LISTS: dict[type[Rule], str] = {
+    AccountSearch: "accounts",
+    Performed: "event_platforms",
+    TookSteps: "journeys",
+    TableRows: "reference_tables",
+    StaticList: "static",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,12 @@ class Definition:
     profiles: tuple[ProfileSearch, ...]
     combination: Formula
     rules: tuple[Rule, ...] = ()
+
+
+def places_of(rules: Sequence[Rule]) -> list[str]:
+    """Where each rule stands in the request: those of one list stand together, in its order."""
+    lists = [_LISTS[type(rule)] for rule in rules]
+    return [f"{QUERY_AT}/{name}/{lists[:n].count(name)}" for n, name in enumerate(lists)]
 
 
 def read_definition(plain: Any) -> Definition:

@@ -12,7 +12,7 @@ from roster.analyses.groups import LIMIT_DEFAULT, GroupBy
 from roster.analyses.measures import Compute, Unit
 from roster.base.errors import Code, Error
 from roster.base.time import INSTANT_MS_MAX, Range, instant, iso_ms
-from roster.model.formula import NAME_FORM, parse_formula
+from roster.model.formula import parse_formula
 from roster.model.schema import Entity
 from roster.operations.bodies_analyses import AudienceBody, BaseQueryBody, ComputeBody, GroupByBody, RankBody
 from roster.operations.context import Context, Reply, Request, run_plans
@@ -78,7 +78,7 @@ def read_base_query(body: BaseQueryBody, at: str) -> BaseQuery:
 
 
 def read_audience(body: AudienceBody | None, at: str) -> Audience:
-    """Audience filters. Errors: INVALID for names that repeat or have no form, or a formula that cannot be read."""
+    """Audience filters. Errors: INVALID for names that repeat or are empty, or a formula that cannot be read."""
     if body is None:
         return EVERYONE
     groups: list[Group] = []
@@ -95,9 +95,8 @@ def read_audience(body: AudienceBody | None, at: str) -> Audience:
         if formula and not group.name:
             continue  # no formula can name it, so it takes no part: published examples send such ones
         place = f"{group.at.rpartition('/')[0]}/name"
-        if not NAME_FORM.fullmatch(group.name):
-            hint = "use 1 to 100 letters (a-z, A-Z), digits, '_', '.' or '-'"
-            raise Error(Code.INVALID, f"{group.name!r} cannot be the name of an audience", at=place, hint=hint)
+        if not group.name:
+            raise Error(Code.INVALID, "an audience has no name", at=place, hint="give it one")
         if group.name in taken:
             hint = "names are unique over users, accounts and segments"
             raise Error(Code.INVALID, f"two audiences are named {group.name!r}", at=place, hint=hint)
@@ -110,23 +109,32 @@ def read_compute(body: ComputeBody, at: str) -> Compute:
     return Compute(body.aggregation.strip().lower(), body.metric, at)
 
 
-def read_groups(bodies: Sequence[GroupByBody] | None, at: str) -> tuple[GroupBy, ...]:
-    """Groups. Errors: INVALID for too many, or an unknown source."""
+def read_interval_ms(interval_ms: int | None, at: str) -> int | None:
+    """The width of the buckets of a timeseries, None for none. Error: INVALID for less than a millisecond."""
+    if interval_ms is not None and interval_ms < 1:
+        raise Error(Code.INVALID, f"an interval of {interval_ms} ms is none", at=at, hint="at least 1")
+    return interval_ms
+
+
+def read_groups(bodies: Sequence[GroupByBody] | None, at: str, aggregation: str) -> tuple[GroupBy, ...]:
+    """Groups; `aggregation`: what is computed. Errors: INVALID for too many, or an unknown source."""
     given = bodies or ()
     if len(given) > GROUPS_MAX:
         raise Error(Code.INVALID, f"{len(given)} groups are too many", at=at, hint=f"at most {GROUPS_MAX}")
-    return tuple(read_group(body, f"{at}/{n}") for n, body in enumerate(given))
+    return tuple(read_group(body, f"{at}/{n}", aggregation) for n, body in enumerate(given))
 
 
-def read_group(body: GroupByBody, at: str, values: Sequence[str] = ()) -> GroupBy:
-    """One group. Error: INVALID for an unknown source."""
+def read_group(body: GroupByBody, at: str, aggregation: str, values: Sequence[str] = ()) -> GroupBy:
+    """One group, ranked by the aggregation of what is computed where it names a metric alone. Error: INVALID for an
+    unknown source.
+    """
     return GroupBy(
         facet=body.facet,
         at=at,
         limit=body.limit or LIMIT_DEFAULT,
         exclude_missing=body.should_exclude_missing or False,
         source=read_source(body.source, f"{at}/source"),
-        rank=_rank(body.sort, f"{at}/sort"),
+        rank=_rank(body.sort, f"{at}/sort", aggregation),
         descending=(body.sort.order if body.sort else None) != "asc",
         values=tuple(values),
     )
@@ -141,10 +149,10 @@ def read_source(text: str | None, at: str) -> Entity | None:
     return SOURCES[text]
 
 
-def _rank(sort: RankBody | None, at: str) -> Compute | None:
-    if sort is None or sort.aggregation is None:
+def _rank(sort: RankBody | None, at: str, aggregation: str) -> Compute | None:
+    if sort is None or (sort.aggregation is None and not sort.metric):
         return None
-    return Compute(sort.aggregation.strip().lower(), sort.metric, at)
+    return Compute((sort.aggregation or aggregation).strip().lower(), sort.metric or None, at)
 
 
 def answer(

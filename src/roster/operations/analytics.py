@@ -20,6 +20,7 @@ from roster.operations.analysis import (
     read_base_query,
     read_compute,
     read_groups,
+    read_interval_ms,
     read_range,
     told_range,
     unit_list,
@@ -67,8 +68,9 @@ def query_timeseries(context: Context, request: Request) -> Reply:
     """Numbers over time: one series, or one a group."""
     asked = decode(AnalyticsBody, request.body).data.attributes
     selection, compute, groups = read_analytics(asked.from_, asked.to, asked.query)
-    width_ms = asked.query.compute.interval or fitting_ms(selection.span)
-    edges = fixed_edges(selection.span, width_ms, f"{QUERY_AT}/compute/interval")
+    at = f"{QUERY_AT}/compute/interval"
+    width_ms = read_interval_ms(asked.query.compute.interval, at) or fitting_ms(selection.span)
+    edges = fixed_edges(selection.span, width_ms, at)
     world = event_world_of(context, request)
     made: Explored = timeseries(world, selection, compute, groups, edges)
     answers = answer(context, request, world, "QueryProductAnalyticsTimeseries", made.plans, made.warnings)
@@ -139,8 +141,8 @@ def read_analytics(from_ms: int, to_ms: int, query: AnalyticsQuery) -> tuple[Sel
         read_base_query(query.query, f"{QUERY_AT}/query"),
         read_audience(query.audience_filters, f"{QUERY_AT}/audience_filters"),
     )
-    groups = read_groups(query.group_by, f"{QUERY_AT}/group_by")
-    return selection, read_compute(query.compute, f"{QUERY_AT}/compute"), groups
+    compute = read_compute(query.compute, f"{QUERY_AT}/compute")
+    return selection, compute, read_groups(query.group_by, f"{QUERY_AT}/group_by", compute.aggregation)
 
 
 def _understood(span: Range, compute: Compute, groups: Sequence[GroupBy]) -> dict[str, Any]:

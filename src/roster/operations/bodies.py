@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal as OneOf, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal as OneOf, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field as Rule, ValidationError
@@ -203,16 +204,28 @@ def decode(model: type[Model], body: bytes) -> Model:
     if not body.strip():
         raise Error(Code.INVALID, "the request has no body", hint="send a JSON object")
     try:
-        msgspec.json.decode(body)
+        given = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Error(Code.INVALID, f"the body is not JSON: {error}") from error
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        first, *rest = [_error(detail) for detail in error.errors(include_url=False)]
+        first, *rest = [_error(detail, given) for detail in error.errors(include_url=False)]
         raise Error(first.code, first.message, at=first.at, hint=first.hint, others=tuple(rest)) from error
 
 
-def _error(detail: ErrorDetails) -> Error:
-    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in detail["loc"])
+def _error(detail: ErrorDetails, given: Any) -> Error:
+    absent = detail["loc"][-1:] if detail["type"] == "missing" else ()
+    present = detail["loc"][: len(detail["loc"]) - len(absent)]
+    parts = (*_places(present, given), *absent)
+    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
     return Error(Code.INVALID, detail["msg"], at=pointer or "/")
+
+
+def _places(loc: Iterable[int | str], given: Any) -> Iterator[int | str]:
+    """The parts of a place that are in the document: pydantic also names which member of a union it tried."""
+    for part in loc:
+        in_list = isinstance(given, list) and isinstance(part, int) and part < len(given)
+        if in_list or (isinstance(given, dict) and part in given):
+            given = given[part]
+            yield part

@@ -67,9 +67,11 @@ class GroupByBody(Body):
 
 
 class ComputeBody(Body):
+    """`interval` is the timeseries'."""
+
     aggregation: str
     metric: str | None = None
-    interval: Positive | None = None
+    interval: Int64 | None = None
 
 
 # analytics/scalar, analytics/timeseries, analytics/list

@@ -95,8 +95,10 @@ class FunnelBody(Body):
 
 
 class GraphComputeBody(Body):
+    """`interval` is the timeseries'."""
+
     aggregation: Aggregation | None = None
-    interval: Positive | None = None
+    interval: Int64 | None = None
     metric: str | None = None
     target: TargetBody | None = None
 
@@ -114,7 +116,7 @@ class GraphAttributes(Body):
     from_: Int64 = Rule(alias="from")
     to: Int64
     query: GraphQuery
-    interval: Positive | None = None
+    interval: Int64 | None = None
 
 
 class GraphData(Body):
@@ -148,9 +150,12 @@ class JourneyListQuery(Body):
 
 
 class JourneyListAttributes(Body):
+    """`exclude_anonymous_traffic` is ours here."""
+
     from_: Int64 = Rule(alias="from")
     to: Int64
     query: JourneyListQuery
+    exclude_anonymous_traffic: bool | None = None
 
 
 class JourneyListData(Body):

@@ -11,6 +11,7 @@ from roster.analyses.event_world import EventWorld
 from roster.analyses.journey import Journey
 from roster.analyses.members import members
 from roster.analyses.scopes import World
+from roster.base.errors import Error
 from roster.base.time import Range
 from roster.model.schema import Entity
 from roster.operations.bodies import decode
@@ -32,6 +33,10 @@ def event_world_around(context: Context, world: World) -> EventWorld:
     return EventWorld(users, accounts, segments, tuple(context.store.list_tables()), read_search, members)
 
 
-def read_search(search: Map[str, Any], span: Range) -> Journey:
-    """A journey's search as a request states it, each key counted once. Errors: INVALID with the place."""
-    return read_journey(decode(JourneySearchBody, to_json(search)), span, total=False)
+def read_search(search: Map[str, Any], span: Range, at: str) -> Journey:
+    """A journey's search as a request states it at a place, each key counted once. Errors: INVALID with the place."""
+    try:
+        body = decode(JourneySearchBody, to_json(search))
+    except Error as error:
+        raise error.under(at) from error
+    return read_journey(body, span, total=False, at=at)

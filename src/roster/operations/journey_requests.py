@@ -27,6 +27,7 @@ STEPS_MAX = 50
 WINDOW_DEFAULT_MS = 24 * 3_600_000
 SEARCH_AT = f"{QUERY_AT}/search"
 DROPOFF_FILTER = "__dd.dropoff_rate"
+AGGREGATION_DEFAULT = "cardinality"
 
 
 def read_journey(
@@ -36,11 +37,14 @@ def read_journey(
     total: bool,
     identified_only: bool = False,
     entities: str | None = None,
+    at: str = SEARCH_AT,
 ) -> Journey:
-    """The journey a request is about. Errors: INVALID with the place and what would be right."""
-    aliases = read_expression(body)
-    nodes = tuple(Node(a, read_base_query(body.node_objects[a], f"{SEARCH_AT}/node_objects/{a}")) for a in aliases)
-    key, secondary = read_keys(body.join_keys, SEARCH_AT)
+    """The journey a request is about; `at`: where its search stands. Errors: INVALID with the place and what would
+    be right.
+    """
+    aliases = read_expression(body, at)
+    nodes = tuple(Node(a, read_base_query(body.node_objects[a], f"{at}/node_objects/{a}")) for a in aliases)
+    key, secondary = read_keys(body.join_keys, at)
     given = body.filters
     graph = (given.graph_filters if given else None) or []
     text = (given.string_filter if given else None) or ""
@@ -49,23 +53,24 @@ def read_journey(
         nodes,
         key,
         secondary,
-        read_audience(given.audience_filters if given else None, f"{SEARCH_AT}/filters/audience_filters"),
-        BaseQuery(text, f"{SEARCH_AT}/filters/string_filter"),
+        read_audience(given.audience_filters if given else None, f"{at}/filters/audience_filters"),
+        BaseQuery(text, f"{at}/filters/string_filter"),
         body.conversion_window_ms or (None if key is Key.SESSION else WINDOW_DEFAULT_MS),
         total,
-        tuple(_filter(f, aliases, f"{SEARCH_AT}/filters/graph_filters/{n}") for n, f in _timed(graph)),
-        tuple(_exclusion(e, aliases, f"{SEARCH_AT}/exclusions/{n}") for n, e in enumerate(body.exclusions or ())),
+        tuple(_filter(f, aliases, f"{at}/filters/graph_filters/{n}") for n, f in _timed(graph)),
+        tuple(_exclusion(e, aliases, f"{at}/exclusions/{n}") for n, e in enumerate(body.exclusions or ())),
         body.order == "strict",
         body.clip_to_range or False,
         body.include_active_sessions or False,
         identified_only,
         BaseQuery(entities, f"{QUERY_AT}/entity_filters") if entities and entities.strip() else None,
+        at,
     )
 
 
-def read_expression(body: JourneySearchBody) -> list[str]:
+def read_expression(body: JourneySearchBody, at: str = SEARCH_AT) -> list[str]:
     """The aliases of an expression in order. Errors: INVALID for none, too many, or one without a node."""
-    at = f"{SEARCH_AT}/expression"
+    at = f"{at}/expression"
     aliases = [part.strip() for part in body.expression.split("->")]
     if not all(aliases):
         raise Error(Code.INVALID, "the expression has an empty step", at=at, hint="write it as A -> B -> C")
@@ -166,18 +171,20 @@ def without_effect(dropoffs: Sequence[DropoffFilter]) -> tuple[str, ...]:
     return (told,) if dropoffs else ()
 
 
-def read_flow_groups(bodies: Sequence[GraphGroupByBody] | None, aliases: list[str]) -> tuple[FlowGroup, ...]:
-    """Groups by the value on the event of a step, by default the first one."""
+def read_flow_groups(
+    bodies: Sequence[GraphGroupByBody] | None, aliases: list[str], aggregation: str = AGGREGATION_DEFAULT
+) -> tuple[FlowGroup, ...]:
+    """Groups by the value on the event of a step, by default the first one. `aggregation`: what is computed."""
     given = bodies or ()
     at = f"{QUERY_AT}/group_by"
     if len(given) > GROUPS_MAX:
         raise Error(Code.INVALID, f"{len(given)} groups are too many", at=at, hint=f"at most {GROUPS_MAX}")
-    return tuple(_flow_group(body, aliases, f"{at}/{n}") for n, body in enumerate(given))
+    return tuple(_flow_group(body, aliases, aggregation, f"{at}/{n}") for n, body in enumerate(given))
 
 
-def _flow_group(body: GraphGroupByBody, aliases: list[str], at: str) -> FlowGroup:
+def _flow_group(body: GraphGroupByBody, aliases: list[str], aggregation: str, at: str) -> FlowGroup:
     step = 0 if body.target is None else read_target(body.target, aliases, f"{at}/target").end
-    return FlowGroup(read_group(body, at, body.value_filters or ()), step)
+    return FlowGroup(read_group(body, at, aggregation, body.value_filters or ()), step)
 
 
 def told_journey(journey: Journey) -> dict[str, Any]:

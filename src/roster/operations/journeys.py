@@ -15,6 +15,8 @@ from roster.analyses.funnel import (
     Asked,
     FlowCompute,
     MembersRequest,
+    check_times,
+    counts_flows,
     funnel,
     journey_list,
     journey_scalar,
@@ -30,6 +32,7 @@ from roster.operations.analysis import (
     answer,
     frame,
     number,
+    read_interval_ms,
     read_range,
     unit_list,
 )
@@ -39,6 +42,7 @@ from roster.operations.bodies_journey import FunnelBody, GraphAttributes, GraphB
 from roster.operations.context import Context, Reply, Request
 from roster.operations.event_worlds import event_world_of
 from roster.operations.journey_requests import (
+    AGGREGATION_DEFAULT,
     DropoffFilter,
     read_dropoffs,
     read_dropped,
@@ -66,7 +70,7 @@ def query_funnel(context: Context, request: Request) -> Reply:
     """How many sessions, users or accounts take each step, and how long they need from one to the next."""
     asked = decode(FunnelBody, request.body).data.attributes
     query, given = asked.query, asked.query.compute
-    aggregation = (given.aggregation if given else None) or "cardinality"
+    aggregation = (given.aggregation if given else None) or AGGREGATION_DEFAULT
     journey = read_journey(
         query.search,
         read_range(asked.from_, asked.to),
@@ -74,7 +78,7 @@ def query_funnel(context: Context, request: Request) -> Reply:
         identified_only=asked.exclude_anonymous_traffic or False,
     )
     aliases = read_expression(query.search)
-    groups = read_flow_groups(query.group_by, aliases)
+    groups = read_flow_groups(query.group_by, aliases, aggregation)
     compute = _funnel_compute(aggregation, given.metric if given else None, journey)
     dropoffs = read_dropoffs(query.search, aliases)
     world = event_world_of(context, request)
@@ -99,7 +103,7 @@ def _metric_told(compute: Compute | None, journey: Journey) -> str:
 
 def _funnel_compute(aggregation: str, metric: str | None, journey: Journey) -> Compute | None:
     """What is computed at each step beside flows; None where flows are what is counted."""
-    if metric in (None, journey.key.value, CONVERSION):
+    if metric == CONVERSION or counts_flows(journey, metric):
         if aggregation in ("count", "cardinality"):
             return None
         hint = "count and cardinality need none; for others name a facet such as @view.loading_time"
@@ -187,8 +191,8 @@ def query_journey_timeseries(context: Context, request: Request) -> Reply:
     """Numbers over the flows of a journey by the time at which they began."""
     asked = decode(GraphBody, request.body).data.attributes
     journey, compute, groups = _read(asked)
-    own_ms = asked.query.compute.interval
-    width_ms = own_ms or asked.interval or fitting_ms(journey.span)
+    own_ms = read_interval_ms(asked.query.compute.interval, f"{QUERY_AT}/compute/interval")
+    width_ms = own_ms or read_interval_ms(asked.interval, f"{AT}/interval") or fitting_ms(journey.span)
     edges = fixed_edges(journey.span, width_ms, f"{QUERY_AT}/compute/interval" if own_ms else f"{AT}/interval")
     world = event_world_of(context, request)
     made = journey_timeseries(world, journey, compute, groups, edges)
@@ -209,22 +213,19 @@ def _warnings(made: Asked, search: JourneySearchBody) -> tuple[str, ...]:
 
 def _read(asked: GraphAttributes) -> tuple[Journey, FlowCompute, tuple[Any, ...]]:
     query, given = asked.query, asked.query.compute
-    aggregation, metric = given.aggregation or "cardinality", given.metric or CONVERSION
+    aggregation = given.aggregation or AGGREGATION_DEFAULT
     journey = read_journey(query.search, read_range(asked.from_, asked.to, AT), total=aggregation == "count")
     aliases = read_expression(query.search)
     at = f"{QUERY_AT}/compute"
+    metric = CONVERSION if counts_flows(journey, given.metric) else given.metric
     if metric == CONVERSION and aggregation not in ("count", "cardinality"):
         hint = "count (every completed flow) or cardinality (each key once)"
         raise Error(Code.INVALID, f"{aggregation} of conversions has no meaning", at=f"{at}/aggregation", hint=hint)
-    if metric == TIME_TO_CONVERT and aggregation in ("count", "cardinality", "sum"):
-        hint = "avg, median, min, max or a percentile such as pc90"
-        raise Error(Code.INVALID, f"{aggregation} of times has no meaning", at=f"{at}/aggregation", hint=hint)
+    compute = Compute(aggregation, metric, at)
+    if metric == TIME_TO_CONVERT:
+        check_times(compute)
     target = read_target(given.target, aliases, f"{at}/target")
-    return (
-        journey,
-        FlowCompute(Compute(aggregation, metric, at), target),
-        read_flow_groups(query.group_by, aliases),
-    )
+    return journey, FlowCompute(compute, target), read_flow_groups(query.group_by, aliases, aggregation)
 
 
 def _computed(asked: FlowCompute, measured: tuple[Any, ...]) -> float | None:
@@ -254,7 +255,13 @@ def query_journey_list(context: Context, request: Request) -> Reply:
     """Who converted at a target, or dropped off there: a record each."""
     asked = decode(JourneyListBody, request.body).data.attributes
     query = asked.query
-    journey = read_journey(query.search, read_range(asked.from_, asked.to), total=False, entities=query.entity_filters)
+    journey = read_journey(
+        query.search,
+        read_range(asked.from_, asked.to),
+        total=False,
+        identified_only=asked.exclude_anonymous_traffic or False,
+        entities=query.entity_filters,
+    )
     aliases = read_expression(query.search)
     groups = read_flow_groups(query.group_by, aliases)
     dropped = query.conversion_type == "drop-off"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -9,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from roster.analyses.base_query import BaseQuery
+from roster.analyses.measures import check_aggregation
 from roster.analyses.periods import Interval, Step, read_interval
 from roster.analyses.retention import Retention, RetentionGroup
 from roster.analyses.retention_grid import AGGREGATIONS, WHOLE, Scope
@@ -38,6 +40,7 @@ from roster.operations.bodies_retention import (
     RetentionSearchBody,
     ReturnPeriodScopeBody,
     ScopeBody,
+    WeightedBody,
 )
 
 SEARCH_AT = f"{QUERY_AT}/search"
@@ -46,6 +49,8 @@ SCOPE_AT = f"{QUERY_AT}/computation_scope"
 ENTITIES = {"@usr.id": Entity.USERS, "@account.id": Entity.ACCOUNTS}
 RATE = "__dd.retention_rate"
 QUANTITY_MAX = 1000
+ROLLUPS = ("avg", "average", "mean", "weightedavg", "weightedaverage", "weightedmean")
+"""Names of the average over cohorts, weighted by their sizes, in small letters alone."""
 
 
 def read_retention(body: RetentionSearchBody, span: Range, *, identified_only: bool) -> tuple[Retention, Every, Every]:
@@ -116,7 +121,7 @@ def read_grid(body: RetentionAttributes) -> GridRequest:
         read_aggregation(query.compute),
         groups,
         read_scope(query.computation_scope, retention.periods),
-        tuple(warnings),
+        (*warnings, *_doubts(query.computation_scope)),
     )
 
 
@@ -140,14 +145,19 @@ def read_aggregation(body: RetentionComputeBody) -> str:
 
 
 def read_retention_groups(bodies: Sequence[RetentionGroupBody] | None) -> tuple[tuple[RetentionGroup, ...], list[str]]:
-    """Groups, and warnings: they are always ranked by how many they are. Errors: INVALID for too many."""
+    """Groups, and warnings: they are always ranked by how many they are. Errors: INVALID for too many, or a
+    sort by no aggregation.
+    """
     given, at = bodies or (), f"{QUERY_AT}/group_by"
     if len(given) > GROUPS_MAX:
         raise Error(Code.INVALID, f"{len(given)} groups are too many", at=at, hint=f"at most {GROUPS_MAX}")
     groups = tuple(
-        RetentionGroup(read_group(body, f"{at}/{n}"), body.target == "return_period") for n, body in enumerate(given)
+        RetentionGroup(read_group(body, f"{at}/{n}", "count"), body.target == "return_period")
+        for n, body in enumerate(given)
     )
     ranks = [g.group.rank for g in groups if g.group.rank is not None]
+    for rank in ranks:
+        check_aggregation(rank)
     plain = all(r.aggregation in ("count", "cardinality") and r.metric in (None, "__dd.retention") for r in ranks)
     return groups, [] if plain else ["groups of retention are ranked by how many are in their cohorts"]
 
@@ -168,6 +178,16 @@ def read_scope(body: ScopeBody | None, periods: Periods) -> Scope:
             return Scope(scope.cohort, scope.weighted, column)
 
 
+def _doubts(body: ScopeBody | None) -> list[str]:
+    """What to tell of a roll-up over cohorts that there is not: there is one."""
+    match body:
+        case CohortScopeBody(target=WeightedBody(value=name)) | CellScopeBody(cohort_target=WeightedBody(value=name)):
+            known = re.sub("[ _-]", "", name.lower()) in ROLLUPS
+            return [] if known else [f"cohorts have no aggregation {name!r}: their weighted average is taken"]
+        case _:
+            return []
+
+
 def _cohort(target: CohortTargetBody, periods: Periods, at: str) -> Scope:
     if isinstance(target, IndexBody):
         return Scope(_index(target, periods.cohorts, "cohort", at))
@@ -185,10 +205,7 @@ def unit_of_interval(every: Every) -> tuple[str, int]:
     """What periods are told in, and how many of it one is."""
     if isinstance(every, Interval):
         return every.step.value, every.count
-    for unit, ms in (("week", 604_800_000), ("day", 86_400_000)):
-        if every.width_ms % ms == 0:
-            return unit, every.width_ms // ms
-    return "millisecond", every.width_ms
+    return every.unit, every.count
 
 
 def name_of(start_ms: int, every: Every) -> str:

@@ -7,17 +7,16 @@ from collections.abc import Iterable, Mapping as Map, Sequence
 from typing import Any
 
 from roster.analyses.event_world import EventWorld
-from roster.analyses.members import count_members, marked
+from roster.analyses.member_pages import present
+from roster.analyses.members import count_members
 from roster.analyses.scopes import profile_scope
-from roster.base.errors import Error
 from roster.base.time import instant, iso_ms
 from roster.model.schema import Entity
 from roster.model.segment import Segment, kind_of
 from roster.operations.context import Context, Reply, Request, run_plans
 from roster.operations.event_worlds import event_world_of
-from roster.query.expr import FALSE, Expr
+from roster.query.expr import Expr
 from roster.query.plan import Plan
-from roster.query.relations import profile_key
 
 COUNTED_AT_ONCE = 50
 """Segments that are counted in one pass over the profiles."""
@@ -55,16 +54,13 @@ def tell(context: Context, request: Request, segments: Sequence[Segment]) -> tup
 def _count(
     context: Context, request: Request, world: EventWorld, entity: Entity, segments: Sequence[Segment]
 ) -> tuple[dict[str, int], list[str]]:
-    """The present members of each; a segment whose search means nothing any more has none, and a warning says so."""
+    """The present members of each, and warnings."""
     conditions: list[Expr] = []
     warnings: list[str] = []
     scope = profile_scope(world.of(entity))
     plan: Plan = world.of(entity).relation
     for segment in segments:
-        try:
-            plan, condition, doubts = marked(world, segment, plan, profile_key(entity), scope)
-        except Error as error:
-            condition, doubts = FALSE, (f"it has no members: {error.text()}",)
+        plan, condition, doubts = present(world, segment, plan, scope)
         conditions.append(condition)
         warnings += [f"segment {segment.name!r}: {doubt}" for doubt in doubts]
     counted = count_conditions(context, request, plan, conditions)

@@ -188,4 +188,4 @@ def list_changes(context: Context, request: Request) -> Reply:
         "entered": {"count": entered_count[0][0], "keys": [key for (key,) in entered]},
         "left": {"count": left_count[0][0], "keys": [key for (key,) in left]},
     }
-    return told({"id": segment.id, "type": "segment_changes", "attributes": attributes}, ())
+    return told({"id": segment.id, "type": "segment_changes", "attributes": attributes}, made.warnings)

@@ -9,6 +9,7 @@ from typing import Any
 from roster.analyses.segment_why import Clause, blame, membership, parts_of
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
+from roster.model.formula import names_in
 from roster.model.segment import definition_of
 from roster.operations.context import Context, Reply, Request, run_plans
 from roster.operations.event_worlds import event_world_of
@@ -27,7 +28,8 @@ def explain_membership(context: Context, request: Request) -> Reply:
         raise Error(Code.INVALID, "profile is missing", at="parameter profile", hint=hint)
     world, tree = event_world_of(context), definition_of(segment).combination
     parts = parts_of(world, segment, key)
-    member, *answers = run_plans(context, request, [membership(world, segment, key), *(p.plan for p in parts)])
+    belongs, warnings = membership(world, segment, key)
+    member, *answers = run_plans(context, request, [belongs, *(p.plan for p in parts)])
     if not member.rows:
         raise Error(Code.NOT_FOUND, f"there is no profile {key!r} among {segment.entity}", at="parameter profile")
     clauses = {part.name: part.read(answer.rows) for part, answer in zip(parts, answers, strict=True)}
@@ -40,13 +42,13 @@ def explain_membership(context: Context, request: Request) -> Reply:
     attributes: dict[str, Any] = {
         "profile": key,
         "member": member.rows[0][0] == 1,
-        "combination": stated or " && ".join(clauses),
+        "combination": stated or " && ".join(clauses or sorted(names_in(tree))),
         "rules": rules,
         "version": segment.version,
         "computed_at": iso_ms(instant(world.now_ms)),
-        **_failing(blame(tree, holds), clauses),
+        **_failing(blame(tree, holds) if parts else None, clauses),
     }
-    return told({"id": segment.id, "type": "segment_why", "attributes": attributes}, ())
+    return told({"id": segment.id, "type": "segment_why", "attributes": attributes}, warnings)
 
 
 def _shown(clause: Clause) -> dict[str, Any]:

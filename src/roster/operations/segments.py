@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from roster.analyses.event_world import EventWorld
+from roster.analyses.member_pages import present
 from roster.analyses.members import marked
 from roster.base.errors import Code, Error
 from roster.base.time import instant, iso_ms
@@ -160,7 +161,7 @@ def _preview_update(context: Context, request: Request, world: EventWorld, old: 
         counts = [tell(context, request, [s])[0][0]["attributes"]["row_count"] for s in (new, old)]
     else:
         plan: Plan = world.of(new.entity).relation
-        plan, was, _ = marked(world, old, plan, profile_key(new.entity), prefix="old.")
+        plan, was, _ = present(world, old, plan, prefix="old.")
         plan, will, _ = marked(world, new, plan, profile_key(new.entity), prefix="new.")
         counts = count_conditions(context, request, plan, [And((will, Not(was))), And((was, Not(will)))])
     entered, left = counts

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from roster.analyses.event_world import EventWorld
 from roster.analyses.names import Names, names_of_segment
 from roster.analyses.scopes import World
 from roster.base.errors import Code, Error, did_you_mean
@@ -16,6 +17,7 @@ from roster.model.schema import Entity
 from roster.model.segment import Segment
 from roster.model.use import Use
 from roster.operations.context import Context, Reply, Request, entity_of
+from roster.operations.event_worlds import event_world_around
 from roster.operations.profiles import envelope, world_of
 from roster.operations.saved_queries import names_of_query
 
@@ -39,9 +41,10 @@ def used_by(context: Context, entity: Entity, ids: Sequence[str]) -> dict[str, U
     Ids that mean nothing are used by nobody. Callers: the latest first.
     """
     world = world_of(context, entity)
+    around = event_world_around(context, world)
     named = {id: world.find(id) for id in ids}
-    segments = [(s, _names(context, world, s)) for s in context.store.list_segments() if s.entity is entity]
-    queries = [(q, _names(context, world, q)) for q in context.store.list_queries() if q.entity is entity]
+    segments = [(s, _names_of_segment(around, entity, s)) for s in context.store.list_segments()]
+    queries = [(q, _names_of_query(context, world, q)) for q in context.store.list_queries() if q.entity is entity]
     callers = [(use, world.find(use.attribute)) for use in context.uses.list_uses(entity)]
     found = {}
     for id, attribute in named.items():
@@ -58,10 +61,18 @@ def used_by(context: Context, entity: Entity, ids: Sequence[str]) -> dict[str, U
     return found
 
 
-def _names(context: Context, world: World, what: Segment | SavedQuery) -> Names:
+def _names_of_segment(world: EventWorld, entity: Entity, segment: Segment) -> Names:
     """What it names; what cannot be read any more names nothing."""
     try:
-        return names_of_segment(world, what) if isinstance(what, Segment) else names_of_query(context, world, what)
+        return names_of_segment(world, entity, segment)
+    except Error:
+        return {}
+
+
+def _names_of_query(context: Context, world: World, query: SavedQuery) -> Names:
+    """What it names; what cannot be read any more names nothing."""
+    try:
+        return names_of_query(context, world, query)
     except Error:
         return {}
 
