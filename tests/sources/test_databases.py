@@ -411,12 +411,23 @@ def test_tables_that_are_not_there_are_named_with_the_nearest(server: Service, r
             assert refused(lambda wrong=wrong: read(server, table=wrong)).code in (Code.INVALID, Code.NOT_FOUND), wrong
 
 
-def test_a_dropped_cursor_column_is_named(server: Service, read: Any) -> None:
+def test_a_source_whose_cursor_is_dropped_is_read_whole(server: Service, read: Any) -> None:
     server.run("DROP TABLE IF EXISTS cut; CREATE TABLE cut (id int, updated int); INSERT INTO cut VALUES (1, 1)")
     fetched = read(server, table="cut", cursor="updated")
     server.run("ALTER TABLE cut DROP COLUMN updated")
-    error = refused(lambda: read(server, fetched, table="cut", cursor="updated"))
+    error = refused(lambda: read(server, table="cut", cursor="updated"))
     assert (error.code, error.message) == (Code.NOT_FOUND, "there is no column 'updated'")
+    again = read(server, fetched, table="cut", cursor="updated")
+    assert (again.rows, again.changes_only) == (1, False)
+
+
+def test_rows_that_come_to_the_top_of_the_cursor_are_seen(server: Service, read: Any) -> None:
+    server.run("DROP TABLE IF EXISTS tied; CREATE TABLE tied (id int, u int); INSERT INTO tied VALUES (1, 1), (2, 5)")
+    first = read(server, table="tied", cursor="u")
+    assert read(server, first, table="tied", cursor="u") is None
+    server.run("UPDATE tied SET u = 5 WHERE id = 1")
+    second = read(server, first, table="tied", cursor="u")
+    assert (second.rows, second.changes_only) == (2, True)
 
 
 def test_who_may_not_come_in(server: Service, read: Any) -> None:
