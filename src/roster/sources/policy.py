@@ -76,7 +76,8 @@ class Policy:
         listed = self._listed_name(found)
         addresses = _look_up(found, port)
         if not addresses:
-            raise Error(Code.BUSY, f"the host {found!r} has no address", hint="is the name right?")
+            absent = Error(Code.BUSY, f"the host {found!r} has no address", hint="is the name right?")
+            raise absent if listed else _unlisted(found)
         for address in addresses:
             self._check_address(address, shown=f"{found} ({address})", listed=listed)
         return [str(address) for address in addresses]
