@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping as Map, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from roster.base.time import Range, instant
 from roster.model.reference_table import Table
 from roster.model.schema import EVENT_COLUMNS, EVENT_REST, EVENT_TEXT, Entity, Type
 from roster.model.segment import Segment
-from roster.query import search
 from roster.query.expr import (
     And,
     Cast,
@@ -152,9 +151,9 @@ class EventWorld:
         Rows computed for sessions take part only where the search asks for them.
         """
         resolved = self.narrow(at, text)
-        if decides_on_sessions(search.parse(text), lambda name: self.scope.find(name) == TYPE):
+        if decides_on_sessions(resolved.tree, lambda name: self.scope.find(name) == TYPE):
             return resolved
-        return Resolved(conjunction(Not(IS_SESSION_ROW), resolved.where), resolved.warnings)
+        return replace(resolved, where=conjunction(Not(IS_SESSION_ROW), resolved.where))
 
     def narrow(self, at: str, text: str) -> Resolved:
         """As `resolve`, for a search that others follow: they decide about the rows computed for sessions."""

@@ -44,7 +44,13 @@ class Samples:
     def drop(self, unwanted: Callable[[bytes], bool], dry_run: bool) -> list[bytes]:
         """Forget the lines that are unwanted, or with `dry_run` only look for them; these lines."""
         with self._turn:
-            dropped = [sample for sample in self._ring if unwanted(sample.line)]
+            kept: deque[Sample] = deque(maxlen=self._kept)
+            dropped: list[bytes] = []
+            for sample in self._ring:
+                if unwanted(sample.line):
+                    dropped.append(sample.line)
+                else:
+                    kept.append(sample)
             if not dry_run:
-                self._ring = deque((sample for sample in self._ring if sample not in dropped), maxlen=self._kept)
-        return [sample.line for sample in dropped]
+                self._ring = kept
+        return dropped

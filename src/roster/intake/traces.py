@@ -135,10 +135,13 @@ def drop_from_folder(folder: Path, person: Person, dry_run: bool) -> list[bytes]
             lines = [line for line in path.read_bytes().split(b"\n") if line]
         except FileNotFoundError:
             continue
-        theirs = [person.is_in(line) for line in lines]
-        dropped += [line for line, is_theirs in zip(lines, theirs, strict=True) if is_theirs]
-        if any(theirs) and not dry_run:
-            _rewrite(path, [line for line, is_theirs in zip(lines, theirs, strict=True) if not is_theirs])
+        theirs: list[bytes] = []
+        others: list[bytes] = []
+        for line in lines:
+            (theirs if person.is_in(line) else others).append(line)
+        dropped += theirs
+        if theirs and not dry_run:
+            _rewrite(path, others)
     return dropped
 
 

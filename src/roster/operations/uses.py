@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from roster.analyses.event_world import EventWorld
 from roster.analyses.names import Names, names_of_segment
-from roster.analyses.scopes import World
 from roster.base.errors import Code, Error, did_you_mean
 from roster.base.time import instant, iso_ms
 from roster.model.mapping import Mapping
@@ -43,8 +42,9 @@ def used_by(context: Context, entity: Entity, ids: Sequence[str]) -> dict[str, U
     world = world_of(context, entity)
     around = event_world_around(context, world)
     named = {id: world.find(id) for id in ids}
-    segments = [(s, _names_of_segment(around, entity, s)) for s in context.store.list_segments()]
-    queries = [(q, _names_of_query(context, world, q)) for q in context.store.list_queries() if q.entity is entity]
+    segments = [(s, _readable(partial(names_of_segment, around, entity, s))) for s in context.store.list_segments()]
+    asked = [q for q in context.store.list_queries() if q.entity is entity]
+    queries = [(q, _readable(partial(names_of_query, context, world, q))) for q in asked]
     callers = [(use, world.find(use.attribute)) for use in context.uses.list_uses(entity)]
     found = {}
     for id, attribute in named.items():
@@ -61,18 +61,10 @@ def used_by(context: Context, entity: Entity, ids: Sequence[str]) -> dict[str, U
     return found
 
 
-def _names_of_segment(world: EventWorld, entity: Entity, segment: Segment) -> Names:
-    """What it names; what cannot be read any more names nothing."""
+def _readable(read: Callable[[], Names]) -> Names:
+    """What something names; what cannot be read any more names nothing."""
     try:
-        return names_of_segment(world, entity, segment)
-    except Error:
-        return {}
-
-
-def _names_of_query(context: Context, world: World, query: SavedQuery) -> Names:
-    """What it names; what cannot be read any more names nothing."""
-    try:
-        return names_of_query(context, world, query)
+        return read()
     except Error:
         return {}
 

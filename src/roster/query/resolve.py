@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import assert_never
 
 from roster.base.errors import Code, Error, did_you_mean
@@ -64,10 +64,11 @@ class Scope:
 
 @dataclass(slots=True)
 class Resolved:
-    """A condition and what its author should know about it."""
+    """A condition, what its author should know about it, and the search as it was read."""
 
     where: Expr
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
+    tree: search.Tree
 
 
 def resolve(text: str, scope: Scope, now_ms: int) -> Resolved:
@@ -78,7 +79,7 @@ def resolve(text: str, scope: Scope, now_ms: int) -> Resolved:
     if terms > scope.terms_max:
         hint = f"at most {scope.terms_max} (setting search_terms_max)"
         raise Error(Code.INVALID, f"the search has {terms} terms", hint=hint)
-    return Resolved(_condition(tree, scope, now_ms, warnings), warnings)
+    return Resolved(_condition(tree, scope, now_ms, warnings), warnings, tree)
 
 
 def _count_terms(tree: search.Tree) -> int:

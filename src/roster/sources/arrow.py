@@ -14,6 +14,8 @@ from roster.base.errors import Code, Error
 from roster.base.values import digest as digest_of
 from roster.ports import Reading
 from roster.sources.job import Job, check_size
+from roster.sources.parts import one_row
+from roster.sources.sql import digest_rows
 
 NAME = "rows.parquet"
 REPORT_ROWS = 2_000
@@ -89,13 +91,13 @@ def _written(connection: duckdb.DuckDBPyConnection, path: Path, cursor: str, mar
         )
     columns = ", ".join(f"c{i}" for i in range(len(names)))
     top = f"CAST(max(c{names.index(shown)}) AS VARCHAR)" if shown else "NULL"
-    content = "NULL, NULL" if marked else f"sum(hash(hash({columns}))::HUGEINT), bit_xor(hash(hash({columns})))"
-    found = connection.execute(
-        f"SELECT count(*), {content}, {top} FROM read_parquet(?) AS rows({columns})", [str(path)]
-    ).fetchone()
-    assert found is not None
-    digest = "" if marked else f"rows:{found[0]}:{digest_of([names, str(found[1]), str(found[2])])}"
-    return Written((path.name,), int(found[0]), path.stat().st_size, digest, found[3] or "")
+    counted = connection.execute(f"SELECT count(*), {top} FROM read_parquet(?) AS rows({columns})", [str(path)])
+    rows, highest = one_row(counted)
+    digest = ""
+    if not marked:
+        _, mixed, total = digest_rows([path], len(names))
+        digest = f"rows:{rows}:{digest_of([names, str(total), str(mixed)])}"
+    return Written((path.name,), rows, path.stat().st_size, digest, highest or "")
 
 
 def _unwritten(error: duckdb.Error) -> Error:

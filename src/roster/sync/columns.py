@@ -41,12 +41,16 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What a sync does about columns: those of the next generation, those missing, those new and unused."""
+    """What a sync does about columns: those of the next generation, those missing, those new and unused.
+
+    `paused` stay as they were: the missing ones, and those that they decide about.
+    """
 
     next: Schema
     primary_key: str
     missing: tuple[str, ...]
     offered: Schema
+    paused: tuple[str, ...]
 
 
 def uses_of(readers: Readers, columns: Schema) -> tuple[Use, ...]:
@@ -68,12 +72,6 @@ def cursor_of(table: Table) -> str | None:
     return find_column(table.origin.get("cursor"), table.columns) if table.origin else None
 
 
-def paused_by(readers: Readers, columns: Schema, missing: Sequence[str]) -> tuple[str, ...]:
-    """The columns that stay as they were when these are missing: they themselves, and those that they decide about."""
-    decided = (use.column for use in uses_of(readers, columns) if use.ordered_by in missing)
-    return tuple(dict.fromkeys((*missing, *decided)))
-
-
 def settle_columns(table: Table, readers: Readers, found: Schema, offered: Schema) -> Columns:
     """The columns of the next generation, from those `found` in the source now.
 
@@ -93,10 +91,13 @@ def settle_columns(table: Table, readers: Readers, found: Schema, offered: Schem
         missing = tuple(c for c in table.columns if c.name not in names)
     if table.owner:  # a shared table does not stop for one of its connections
         _check_joins(table, readers, present)
-    used = {c for use in uses_of(readers, following) for c in use.columns()}
+    uses = uses_of(readers, following)
+    used = {c for use in uses for c in use.columns()}
     known = {c.name for c in table.columns} - {c.name for c in offered}
     new = tuple(c for c in present if table.columns and c.name not in known | used)
-    return Columns(following, primary_key, tuple(c.name for c in missing), new)
+    gone = tuple(c.name for c in missing)
+    decided = (use.column for use in uses if use.ordered_by in gone)
+    return Columns(following, primary_key, gone, new, tuple(dict.fromkeys((*gone, *decided))))
 
 
 def _find_key(table: Table, readers: Readers, present: Schema) -> str:

@@ -14,7 +14,7 @@ from roster.model.rules import NO_RULES
 from roster.model.sync import Drift, DriftKind
 from roster.ports import Answer, Merge
 from roster.query.plan import Plan
-from roster.sync.columns import cursor_of, paused_by, settle_columns, uses_of
+from roster.sync.columns import cursor_of, settle_columns, uses_of
 from roster.sync.coverage import (
     CANDIDATES_MAX,
     Cells,
@@ -46,8 +46,7 @@ def stage(ports: Ports, work: Work) -> Work:
         generation=work.table.generation + 1,
         held=(),
     )
-    carried = paused_by(work.readers(), columns.next, columns.missing)
-    return _stage_again(ports, replace(work, columns=columns, next=table), carried)
+    return _stage_again(ports, replace(work, columns=columns, next=table), columns.paused)
 
 
 def _stage_again(ports: Ports, work: Work, carried: tuple[str, ...]) -> Work:
@@ -82,8 +81,7 @@ def check(ports: Ports, work: Work) -> Work:
     retyped = _retyped(ports, work, known)
     drifts = [*(_dropped(ports, work, name) for name in columns.missing), *retyped]
     if retyped:
-        carried = paused_by(work.readers(), columns.next, columns.missing)
-        work = _stage_again(ports, work, (*carried, *(d.column for d in retyped)))
+        work = _stage_again(ports, work, (*columns.paused, *(d.column for d in retyped)))
         known = {}
     coverage = []
     for mapping, connection in work.readers():
