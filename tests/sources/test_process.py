@@ -57,15 +57,19 @@ def await_that(holds: Callable[[], Any]) -> Any:
 
 def children_of(pid: int) -> list[int]:
     """Reading processes that this one started."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(word) for word in (task / "children").read_text().split()]
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    found = [int(word) for listed in lists for word in read_while_there(listed).split()]
     return [child for child in found if b"roster.sources" in command_of(child)]
 
 
 def command_of(pid: int) -> bytes:
+    return read_while_there(Path(f"/proc/{pid}/cmdline"))
+
+
+def read_while_there(file: Path) -> bytes:
+    """Threads and processes end between being listed and being read."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return file.read_bytes()
     except OSError:
         return b""
 
