@@ -46,8 +46,8 @@ class Recorder:
         self.plans = tuple(plans)
         return self._engine.run(plans, budget, cancel)
 
-    def explain(self, plan: Plan, budget: Budget) -> Explanation:
-        return self._engine.explain(plan, budget)
+    def explain(self, plans: Sequence[Plan], budget: Budget) -> list[Explanation]:
+        return self._engine.explain(plans, budget)
 
     def materialise(self, entity: Entity, plans: Sequence[Plan]) -> None:
         self._engine.materialise(entity, plans)

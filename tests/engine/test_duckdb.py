@@ -15,7 +15,7 @@ from roster.engine.enriched import Enriched
 from roster.model.schema import Column as SchemaColumn, Type
 from roster.ports import Budget, Cancel
 from roster.query.expr import BLANKS, Call, Column, Compare, Fn, Literal
-from roster.query.plan import Agg, Aggregate, Filter, Join, Measure, Plan, Project, Read, Sort, SortKey, Values
+from roster.query.plan import Agg, Aggregate, Filter, Join, Limit, Measure, Plan, Project, Read, Sort, SortKey, Values
 
 N = SchemaColumn("n", Type.INTEGER)
 NUMBERS = Read("numbers", (N,))
@@ -72,6 +72,26 @@ def test_a_query_cancelled_before_it_starts_does_not_run(engine: DuckEngine) -> 
     assert caught.value.code is Code.TIMEOUT
 
 
+def test_what_plans_share_is_read_once(engine: DuckEngine) -> None:
+    """And counts once against the rows that a run may look at."""
+    is_small = Compare("<", Column("n", Type.INTEGER), Literal(1000, Type.INTEGER))
+    halves = Aggregate(NUMBERS, (("is_small", is_small),), (Measure("count", Agg.COUNT),))
+    groups = Aggregate(halves, (), (Measure("groups", Agg.COUNT),))
+    total = Aggregate(halves, (), (Measure("total", Agg.SUM, Column("count", Type.INTEGER)),))
+    told = engine.explain([groups, total], AMPLE)
+    assert [(made.kept_as, made.reads) for made in told] == [
+        ("common:0", (("numbers", 2_000_000),)),
+        ("", ()),
+        ("", ()),
+    ]
+    budget = Budget(timeout_s=60, rows_max=10, reads_max=2_000_000)
+    answers = engine.run([groups, total], budget)
+    assert [(a.schema[0].name, a.rows) for a in answers] == [("groups", [(2,)]), ("total", [(2_000_000,)])]
+    with pytest.raises(Error) as caught:
+        engine.run([groups, COUNT], budget)
+    assert caught.value.code is Code.TOO_LARGE
+
+
 def test_too_many_rows_are_refused(engine: DuckEngine) -> None:
     with pytest.raises(Error) as caught:
         engine.run([NUMBERS], AMPLE)
@@ -106,7 +126,7 @@ def test_all_plans_of_a_run_see_one_snapshot(duck: Duck, engine: DuckEngine) -> 
     writer.start()
     try:
         for _ in range(30):
-            first, second = engine.run([COUNT, COUNT], AMPLE)
+            first, second = engine.run([COUNT, Aggregate(Limit(NUMBERS, 10**9), (), COUNT.measures)], AMPLE)
             assert first.rows == second.rows
     finally:
         done.set()
@@ -115,7 +135,7 @@ def test_all_plans_of_a_run_see_one_snapshot(duck: Duck, engine: DuckEngine) -> 
 
 def test_explain_is_the_run_stopped_early(engine: DuckEngine) -> None:
     wanted = Filter(NUMBERS, Compare("=", Column("n", Type.INTEGER), Literal(7, Type.INTEGER)))
-    made = engine.explain(wanted, AMPLE)
+    (made,) = engine.explain([wanted], AMPLE)
     assert made.parameters == (7,)
     assert "7" not in made.sql.replace("$1", "")
     assert "Sequential Scan" in made.physical

@@ -41,8 +41,8 @@ class Slow:
                 raise Error(Code.TIMEOUT, "the query was cancelled")
         return [Answer(SCHEMA, [(self.runs,)] * self.rows)]
 
-    def explain(self, plan: Plan, budget: Budget) -> Explanation:
-        return Explanation(plan, "", (), "", ())
+    def explain(self, plans: Sequence[Plan], budget: Budget) -> list[Explanation]:
+        return [Explanation(plan, "", (), "", ()) for plan in plans]
 
     def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
         raise AssertionError

@@ -562,7 +562,9 @@ def test_it_is_explained(shop: Server) -> None:
     ):
         answer = shop.ask("POST", f"{BASE}/journey/{kind}?explain=true", body_of(kind, query))
         assert answer.status == 200, answer.body
-        assert "MatchSteps" in str(answer.json()["data"]["attributes"]["queries"][0]["plan"])
+        *kept, asked = answer.json()["data"]["attributes"]["queries"]
+        assert "MatchSteps" in str(asked["plan"])
+        assert [query.get("kept_as") for query in kept] == (["common:0", None] if kind == "list" else [])
 
 
 def test_a_segment_counts_its_members(shop: Server) -> None:

@@ -320,6 +320,28 @@ def test_the_thread_tries_again_and_stop_applies_the_rest(tmp_path: Path) -> Non
     assert log.pending() == []
 
 
+def test_computing_sessions_leaves_time_for_events(tmp_path: Path) -> None:
+    """It took 3 s once: 3 s more belong to the events that wait."""
+    now_ms, looks = 0, list[int]()
+
+    class Slow(FlakyEvents):
+        def settle(self, now_ms: int) -> None:
+            looks.append(now_ms)
+            wait(3000)
+
+    def wait(ms: int) -> None:
+        nonlocal now_ms
+        now_ms += ms
+
+    log = EventLog(tmp_path, after=0)
+    applier = Applier(log, Slow(0), lambda: now_ms)
+    for _ in range(9):
+        wait(1000)
+        log.append([b"a"])
+        applier.step()
+    assert looks == [1000, 7000, 13000]
+
+
 SERVER = """
 import sys, threading
 from pathlib import Path

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,9 +23,10 @@ from roster.engine.newest import group_newest
 from roster.engine.past import spare_search
 from roster.model.schema import Entity
 from roster.ports import Answer, Budget, Cancel, Explanation, FileFormat
-from roster.query.dialect import DUCKDB
-from roster.query.plan import Plan, schema_of
+from roster.query.dialect import DUCKDB, table_name
+from roster.query.plan import Limit, Plan, schema_of
 from roster.query.reads import count_reads
+from roster.query.repeats import COMMON, Part, split_common
 from roster.query.rewrite import prune, rewrite_all
 from roster.query.sql import Rendered, render
 
@@ -53,11 +55,13 @@ class DuckEngine:
         """Answers in the order of `plans`, all of one snapshot. Errors: see the port."""
         with self._within(budget, cancel) as connection:
             connection.execute("BEGIN TRANSACTION READ ONLY")
-            settled = self._admit(connection, plans, budget)
-            return [
-                Answer(schema_of(plan), _fetch(connection, made, budget))
-                for plan, made in zip(plans, settled, strict=True)
-            ]
+            answers = []
+            for part in self._admit(connection, plans, budget):
+                if part.kept_as:
+                    _keep(connection, part)
+                else:
+                    answers.append(Answer(schema_of(part.plan), _fetch(connection, part.plan, budget)))
+            return answers
 
     @contextmanager
     def _within(self, budget: Budget, cancel: Cancel | None) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -85,25 +89,22 @@ class DuckEngine:
             timer.cancel()
             ending.close()
 
-    def _admit(self, connection: duckdb.DuckDBPyConnection, plans: Sequence[Plan], budget: Budget) -> list[Plan]:
+    def _admit(self, connection: duckdb.DuckDBPyConnection, plans: Sequence[Plan], budget: Budget) -> list[Part]:
         """The plans as they will run. Error: TOO_LARGE when they read more rows than the budget allows."""
-        settled = [self._settle(connection, plan) for plan in plans]
+        parts = self._settle(connection, plans)
         if budget.reads_max:
-            _refuse_reads([read for plan in settled for read in _count_reads(connection, plan)], budget)
-        return settled
+            _refuse_reads([read for part in parts for read in _count_reads(connection, part.plan)], budget)
+        return parts
 
-    def _settle(self, connection: duckdb.DuckDBPyConnection, plan: Plan) -> Plan:
-        return group_newest(rewrite_all(spare_search(connection, self._enriched.read(connection, plan))))
+    def _settle(self, connection: duckdb.DuckDBPyConnection, plans: Sequence[Plan]) -> list[Part]:
+        """What the plans compute alike, then the plans, as they will run."""
+        met = [spare_search(connection, self._enriched.read(connection, plan)) for plan in plans]
+        return [replace(part, plan=group_newest(rewrite_all(part.plan))) for part in split_common(met)]
 
-    def explain(self, plan: Plan, budget: Budget) -> Explanation:
-        """The run of a plan stopped just before its execution, with DuckDB's own plan."""
+    def explain(self, plans: Sequence[Plan], budget: Budget) -> list[Explanation]:
+        """The run of plans stopped just before each execution, with DuckDB's own plan."""
         with self._within(budget, None) as connection:
-            settled = self._settle(connection, plan)
-            rendered = _render(connection, settled)
-            rows = connection.execute("EXPLAIN " + rendered.sql, list(rendered.parameters)).fetchall()
-            reads = _count_reads(connection, settled)
-        physical = "\n".join(str(text) for _, text in rows)
-        return Explanation(settled, rendered.sql, rendered.parameters, physical, reads)
+            return [_explain(connection, part) for part in self._settle(connection, plans)]
 
     def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
         """The rows of a plan as a file; see the port. It is written whole first, so that errors come before bytes."""
@@ -120,7 +121,7 @@ class DuckEngine:
             target = str(path).replace("'", "''")
             with self._within(budget, cancel) as connection:
                 connection.execute("BEGIN TRANSACTION READ ONLY")
-                made = _render(connection, self._admit(connection, [plan], budget)[0])
+                made = _render(connection, self._admit(connection, [plan], budget)[0].plan)
                 connection.execute(f"COPY ({made.sql}) TO '{target}' ({_OPTIONS[format]})", list(made.parameters))
             yield path
 
@@ -131,6 +132,22 @@ class DuckEngine:
 
 def _render(connection: duckdb.DuckDBPyConnection, settled: Plan) -> Rendered:
     return render(settled, DUCKDB, cache(lambda: read_arrays(connection)))
+
+
+def _explain(connection: duckdb.DuckDBPyConnection, part: Part) -> Explanation:
+    rendered = _render(connection, part.plan)
+    rows = connection.execute("EXPLAIN " + rendered.sql, list(rendered.parameters)).fetchall()
+    physical = "\n".join(str(text) for _, text in rows)
+    if part.kept_as:
+        _keep(connection, replace(part, plan=Limit(part.plan, 0)))
+    reads = _count_reads(connection, part.plan)
+    return Explanation(part.plan, rendered.sql, rendered.parameters, physical, reads, part.kept_as)
+
+
+def _keep(connection: duckdb.DuckDBPyConnection, part: Part) -> None:
+    """Hold the rows of a settled plan as a relation that goes with the connection."""
+    rendered = _render(connection, part.plan)
+    connection.execute(f"CREATE TEMP TABLE {table_name(part.kept_as)} AS {rendered.sql}", list(rendered.parameters))
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, settled: Plan, budget: Budget) -> list[tuple[Any, ...]]:
@@ -147,6 +164,8 @@ def _fetch(connection: duckdb.DuckDBPyConnection, settled: Plan, budget: Budget)
 def _count_reads(connection: duckdb.DuckDBPyConnection, settled: Plan) -> tuple[tuple[str, int], ...]:
     reads = []
     for relation, counted in count_reads(settled):
+        if relation.startswith(COMMON):
+            continue
         rendered = render(prune(counted), DUCKDB)
         reads.append((relation, number(connection, rendered.sql, *rendered.parameters)))
     return tuple(reads)

@@ -108,9 +108,9 @@ class SharedAnswers:
             if over.is_set():
                 raise Error(Code.TIMEOUT, "the query was cancelled")
 
-    def explain(self, plan: Plan, budget: Budget) -> Explanation:
+    def explain(self, plans: Sequence[Plan], budget: Budget) -> list[Explanation]:
         """See the port."""
-        return self._engine.explain(plan, budget)
+        return self._engine.explain(plans, budget)
 
     def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
         """See the port."""

@@ -21,6 +21,8 @@ from roster.ports import Applied, Events
 _SEGMENT = re.compile(r"events-(\d{12})\.ndjson")
 SETTLE_QUIET_S = 30.0
 """Seconds between two looks for sessions that ended by themselves, while nothing comes."""
+SETTLE_SPAN = 2
+"""While events come, rows of sessions are computed for at most one part in so many of the time: events go first."""
 FAILURES_MAX = 4
 """Tries of a segment on which the engine fails in a way that nobody foresaw, before the line at fault is looked for."""
 _FRESH = b'{"fresh":true,'
@@ -258,7 +260,7 @@ def _sync_folder(folder: Path) -> None:
 class Applier:
     """Moves closed segments into the engine, oldest first, each once; a thread does it all the time.
 
-    The rows of sessions follow their events every `settle_s`, and at every flush.
+    The rows of sessions follow their events every `settle_s`, later where that takes long, and at every flush.
     """
 
     def __init__(
@@ -277,6 +279,7 @@ class Applier:
         self._interval_s = interval_s
         self._settle_s = settle_s
         self._settled_ms = 0
+        self._settling_ms = 0
         self._is_settled = False
         self._failures: dict[int, int] = {}
         self._retry_max_s = retry_max_s
@@ -305,10 +308,13 @@ class Applier:
         self._settled_ms = self._now_ms()
         self._is_settled = True
         self._events.settle(self._settled_ms)
+        self._settling_ms = self._now_ms() - self._settled_ms
 
-    def _settle_in_time(self) -> None:
+    def step(self) -> None:
+        """Apply what was appended, and have the rows of sessions follow when it is time."""
+        self._is_settled &= not self._apply_all().stored
         wait_s = SETTLE_QUIET_S if self._is_settled else self._settle_s
-        if self._now_ms() - self._settled_ms >= wait_s * 1000:
+        if self._now_ms() - self._settled_ms >= max(wait_s * 1000, SETTLE_SPAN * self._settling_ms):
             self._settle()
 
     def _apply_all(self) -> Applied:
@@ -325,8 +331,7 @@ class Applier:
         wait_s = self._interval_s
         while not self._stopping.wait(wait_s):
             try:
-                self._is_settled &= not self._apply_all().stored
-                self._settle_in_time()
+                self.step()
                 wait_s = self._interval_s
             except Exception:  # noqa: BLE001 - the thread must outlive whatever the engine raises
                 wait_s = min(max(wait_s, 0.1) * 2, self._retry_max_s)

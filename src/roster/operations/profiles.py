@@ -214,19 +214,18 @@ def envelope(id: str, type: str, attributes: dict[str, Any], warnings: Sequence[
 
 def explanation(context: Context, request: Request, plans: Sequence[Plan], warnings: Sequence[str]) -> Reply:
     """What a query would do: the same code, stopped before the run."""
-    steps = []
-    for plan in plans:
-        made = context.engine.explain(plan, context.limits.budget(request.caller.api_key_id))
-        steps.append(
-            {
-                "plan": outline(plan),
-                "settled": outline(made.plan),
-                "sql": made.sql,
-                "parameters": [shown(p) for p in made.parameters],
-                "physical": made.physical,
-                "reads": [{"relation": relation, "rows": rows} for relation, rows in made.reads],
-            }
-        )
+    asked = iter(plans)
+    steps = [
+        ({"kept_as": made.kept_as} if made.kept_as else {"plan": outline(next(asked))})
+        | {
+            "settled": outline(made.plan),
+            "sql": made.sql,
+            "parameters": [shown(p) for p in made.parameters],
+            "physical": made.physical,
+            "reads": [{"relation": relation, "rows": rows} for relation, rows in made.reads],
+        }
+        for made in context.engine.explain(plans, context.limits.budget(request.caller.api_key_id))
+    ]
     return Reply(envelope("explanation", "explanation", {"queries": steps}, warnings))
 
 

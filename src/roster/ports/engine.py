@@ -60,6 +60,7 @@ class Explanation:
     """What the engine would do: the plan it settled on, its SQL, the bound values, its own plan.
 
     `reads`: relations, each with the rows there are in the time asked for, as often as the plan reads it.
+    `kept_as`: the relation that other plans find its rows in; empty for a plan that was asked for.
     """
 
     plan: Plan
@@ -67,6 +68,7 @@ class Explanation:
     parameters: tuple[Any, ...]
     physical: str
     reads: tuple[tuple[str, int], ...]
+    kept_as: str = ""
 
 
 class Engine(Protocol):
@@ -79,7 +81,9 @@ class Engine(Protocol):
         """
         ...
 
-    def explain(self, plan: Plan, budget: Budget) -> Explanation: ...
+    def explain(self, plans: Sequence[Plan], budget: Budget) -> list[Explanation]:
+        """A run stopped before each execution: what the plans compute alike first, then the plans in their order."""
+        ...
 
     def export(self, plan: Plan, format: FileFormat, budget: Budget, cancel: Cancel | None = None) -> Iterator[bytes]:
         """The rows of a plan as the bytes of a file, its columns under their names. Errors: as of `run`, at once."""

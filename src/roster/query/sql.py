@@ -56,8 +56,7 @@ def render(plan: Plan, dialect: Dialect, arrays: Known = lambda: None) -> Render
     select = _close(rendering.open(plan))
     for name, query in rendering.named.values():
         select = select.with_(identifier(name), query, materialized=True, copy=False)
-    text = select.sql(dialect=dialect.grammar, pretty=True, copy=False)  # a copy takes twice as long as the text
-    return Rendered(text, tuple(rendering.parameters.values))
+    return Rendered(dialect.text(select), tuple(rendering.parameters.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +336,7 @@ class _Rendering:
         ]
         on += _during(plan.during, ours, theirs)
         kind = {"side": "LEFT"} if plan.kind == "left" else {"kind": plan.kind.upper()}
-        join = exp.Join(this=right.source, on=exp.and_(*on) if on else exp.true(), **kind)
+        join = exp.Join(this=right.source, on=exp.and_(*on, copy=False) if on else exp.true(), **kind)
         columns = {**left.columns, **joined} if plan.kind in ("inner", "left") else left.columns
         return replace(left, columns=columns, joins=(*left.joins, join), exact=False)
 

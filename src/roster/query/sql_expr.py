@@ -94,7 +94,11 @@ def identifier(name: str) -> exp.Identifier:
 
 
 def column(name: str, table: str | None = None) -> exp.Column:
-    return exp.Column(this=identifier(name), table=identifier(table) if table else None)
+    made = exp.Column(this=identifier(name), table=identifier(table) if table else None)
+    for part in made.args.values():  # as in `Dialect.text`: many columns never get into a statement
+        if part is not None:
+            part.parent = None
+    return made
 
 
 def call(name: str, *args: exp.Expr) -> exp.Expr:
@@ -284,7 +288,7 @@ def _in_blocks(item: exp.Expr, blocks: tuple[str, ...], scope: Scope) -> exp.Exp
     for block in blocks:
         low, high = (scope.parameters.bind(bound) for bound in block_bounds(block))
         ranges.append(exp.Between(this=address.copy(), low=low, high=high))
-    return exp.or_(*ranges)
+    return exp.or_(*ranges, copy=False)
 
 
 Made = Callable[[exp.Expr], exp.Expr]
@@ -308,7 +312,7 @@ def _along(source: Expr, keys: tuple[str, ...], scope: Scope, several: Made, one
         items = call(dialect.items_at, items, bind(key))
     is_array, *on_way = (call(dialect.is_array, node.copy()) for node in reversed(path[first:]))
     if on_way:
-        absent = exp.If(this=is_null(path[-1].copy()), true=exp.or_(*on_way))
+        absent = exp.If(this=is_null(path[-1].copy()), true=exp.or_(*on_way, copy=False))
         is_array = exp.Case(ifs=[absent], default=is_array)
     return exp.Case(ifs=[exp.If(this=is_array, true=several(items))], default=one(path[-1]))
 
@@ -338,7 +342,7 @@ def _texts(expr: Texts, scope: Scope) -> exp.Expr:
 
 def _reached(value: exp.Expr, where: Expr, scope: Scope) -> exp.Expr:
     condition = render_expr(where, replace(scope, item=value))
-    return exp.and_(exp.Not(this=is_null(value.copy())), is_true(condition))
+    return exp.and_(exp.Not(this=is_null(value.copy())), is_true(condition), copy=False)
 
 
 def _fresh(name: str, scope: Scope) -> str:

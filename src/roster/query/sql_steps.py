@@ -36,7 +36,7 @@ def marks(plan: MatchSteps, scope: Scope) -> tuple[list[str], list[exp.Expr], li
     named |= {name: render_expr(value, scope) for name, (_, value) in _carried(plan).items()}
     known = exp.Not(this=is_null(entity.copy()))
     placed = exp.LT(this=operand(time.copy()), expression=render_expr(END, scope))
-    matters = exp.or_(*(node.copy() for node in conditions.values()))
+    matters = exp.or_(*(node.copy() for node in conditions.values()), copy=False)
     return list(named), list(named.values()), [known, placed, matters]
 
 
@@ -99,7 +99,7 @@ def _advance(plan: MatchSteps, k: int, scope: Scope) -> exp.Select:
     if plan.steps[k - 1].unless is not None:
         joins.append(_next(plan, k, f"u{k}", "u"))
         allowed.append(exp.Not(this=is_true(exp.LT(this=column("key", "u"), expression=taken.copy()))))
-    place = exp.Case(ifs=[exp.If(this=exp.and_(*allowed), true=taken.copy())]) if allowed else taken
+    place = exp.Case(ifs=[exp.If(this=exp.and_(*allowed, copy=False), true=taken.copy())]) if allowed else taken
     all_before = exp.Column(this=exp.Star(), table=identifier("c"))
     query = _select(all_before, _named(place, f"k{k}")).from_(_table(f"c{k - 1}", "c"))
     for join in joins:
@@ -116,7 +116,9 @@ def _next(plan: MatchSteps, k: int, mark: str, name: str) -> exp.Join:
     if plan.starts == "every":
         going_on = exp.In(this=column("entity"), query=_select(column("entity")).from_(_table(f"c{k - 1}")).subquery())
         later = _select(column("entity"), column("key")).from_(_table("m")).where(column(mark), going_on)
-        on = exp.and_(_equal(entity, column("entity", name)), exp.LT(this=last, expression=column("key", name)))
+        on = exp.and_(
+            _equal(entity, column("entity", name)), exp.LT(this=last, expression=column("key", name)), copy=False
+        )
         return exp.Join(this=_as(later, name), method="ASOF", side="LEFT", on=on)
     on = exp.and_(_equal(entity, column("entity", "m")), exp.LT(this=last, expression=column("key", "m")))
     earliest = _named(exp.Min(this=column("key", "m")), "key")
@@ -148,7 +150,7 @@ def _told(plan: MatchSteps, k: int) -> exp.Join:
     table = f"g{k}"
     same = _equal(column("entity", "a"), column("entity", table)), _equal(column(f"k{k}", "a"), column("key", table))
     grouped = rows.group_by(_number(1), _number(2))
-    return exp.Join(this=_as(grouped, table), side="LEFT", on=exp.and_(*same))
+    return exp.Join(this=_as(grouped, table), side="LEFT", on=exp.and_(*same, copy=False))
 
 
 def _answer(plan: MatchSteps, scope: Scope) -> list[exp.Expr]:
