@@ -8,15 +8,19 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from commands import Shims
 from docs.pages import GUIDES, PAGES, Step, agrees, blocks_of, name_of, same_json, same_text, steps_of
 from roster.cli import Wiring, build_cli
 from servers import free_port
 
 PORT = "8126"
+INSTALLED = ("getting-started",)
+"""Guides that run the installed command; the others a forked one, as loading it is most of what they would wait for."""
 SERVE = """
 roster serve 2>> server.log &
 trap 'kill %1; wait' EXIT
@@ -33,15 +37,26 @@ def script_of(steps: list[Step], port: int) -> str:
     return "\n".join(parts).replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{port}")
 
 
+@pytest.fixture(scope="session")
+def shims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    made = Shims(tmp_path_factory.mktemp("shims"))
+    yield made.folder
+    made.close()
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("path", GUIDES, ids=name_of)
-def test_a_guide_runs_as_written(path: Path, tmp_path: Path) -> None:
+def test_a_guide_runs_as_written(path: Path, tmp_path: Path, shims: Path) -> None:
+    folders = [*([] if path.stem in INSTALLED else [shims]), Path(sys.executable).parent]
     steps = steps_of(path)
     assert steps, "a guide has commands"
     port = free_port()
-    folder = Path(sys.executable).parent
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ROSTER_", "DD_"))}
-    environment |= {"PATH": f"{folder}:{os.environ['PATH']}", "ROSTER_PORT": str(port), "COLUMNS": "80"}
+    environment |= {
+        "PATH": ":".join([*map(str, folders), os.environ["PATH"]]),
+        "ROSTER_PORT": str(port),
+        "COLUMNS": "80",
+    }
     environment["ROSTER_EVENTS_DAYS"] = "36500"  # the events of the pages have fixed dates
     script = script_of(steps, port)
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, timeout=120, check=False)

@@ -26,6 +26,8 @@ from services import HOST, Service
 WAIT_S = float(os.environ.get("ROSTER_WAIT_S", "60"))
 """How long anything may take before a test gives up."""
 
+READ_PAUSE_S = 0.05
+"""Between an answer and the next question of a reader: without it there is little left for what is read during."""
 PAUSE_MIN_S, PAUSE_MAX_S = 0.02, 0.25
 """Between two looks: what is waited for needs the processor itself."""
 
@@ -492,7 +494,7 @@ def marked(found: dict[str, tuple[Any, ...]]) -> set[str]:
 
 
 class Readers:
-    """Threads that ask for the values of all users all the time, and check each answer for mixtures.
+    """Threads that ask for the values of all users again and again, and check each answer for mixtures.
 
     Every row of the source has the same marker in all its columns, so an answer of two generations, of rows or
     of columns, shows in it. A server that is gone is asked again.
@@ -500,7 +502,6 @@ class Readers:
 
     def __init__(self, server: Server, fields: Sequence[str], count: int, threads: int = 2) -> None:
         self.answers = 0
-        self.took_s: list[float] = []
         self.wrong: list[str] = []
         self.seen: set[str] = set()
         self._server, self._fields, self._count = server, list(fields), count
@@ -509,7 +510,6 @@ class Readers:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            began_s = time.monotonic()
             try:
                 found = values(self._server, *self._fields)
             except (OSError, HTTPException):
@@ -519,12 +519,12 @@ class Readers:
                 self.wrong.append(f"no answer: {error}")
                 time.sleep(0.02)
                 continue
-            self.took_s.append(time.monotonic() - began_s)
             self.answers += 1
             markers = marked(found)
             self.seen |= markers
             if len(markers) != 1 or len(found) != self._count:
                 self.wrong.append(f"{len(found)} users with the markers {sorted(map(str, markers))[:9]}")
+            self._stop.wait(READ_PAUSE_S)
 
     def __enter__(self) -> Readers:
         for thread in self._threads:
