@@ -33,7 +33,7 @@ format: $(READY)
 	$(BIN)/ruff format src tests bench
 	$(BIN)/ruff check --fix src tests bench
 
-# 2,000 random worlds instead of the 300 of `make test`, and 40 random requests an operation instead of 5; new ones
+# 2,000 random worlds instead of the 40 to 150 of `make test`, and 40 random requests an operation instead of 3; new ones
 # each time, while `make test` takes the same ones every time.
 worlds: $(READY)
 	ROSTER_WORLDS=2000 ROSTER_FUZZ_EXAMPLES=40 $(BIN)/pytest --hypothesis-profile=random tests/query/test_oracle_equality.py tests/analyses tests/http/test_fuzz.py

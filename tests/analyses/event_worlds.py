@@ -31,7 +31,7 @@ from roster.query.sql import render
 from told_texts import listed
 from worlds import World as Tables, load
 
-WORLDS = int(os.environ.get("ROSTER_WORLDS", "60"))
+WORLDS = int(os.environ.get("ROSTER_WORLDS", "40"))
 MANY = settings(max_examples=WORLDS, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 SEEDS = st.integers(0, 2**64 - 1)

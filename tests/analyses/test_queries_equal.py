@@ -32,7 +32,7 @@ from roster.query.rewrite import rewrite_all
 from roster.query.sql import render
 from worlds import World as Tables, load
 
-WORLDS = int(os.environ.get("ROSTER_WORLDS", "300"))
+WORLDS = int(os.environ.get("ROSTER_WORLDS", "150"))
 MANY = settings(max_examples=WORLDS, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 NOW_MS = 1_750_000_000_000
 HOUR_MS = 3_600_000

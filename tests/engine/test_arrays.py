@@ -159,7 +159,7 @@ DOCUMENTS = st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=
 PATHS = st.lists(st.sampled_from(KEYS), min_size=1, max_size=3).map(tuple)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(documents=st.lists(DOCUMENTS, min_size=1, max_size=6), paths=st.lists(PATHS, min_size=1, max_size=4))
 def test_nothing_is_missed_by_knowing_where_arrays_are(
     tmp_path_factory: pytest.TempPathFactory, documents: list[dict[str, Any]], paths: list[tuple[str, ...]]

@@ -360,7 +360,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(STEPS)
 def test_no_order_of_changes_makes_it_wrong(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]

@@ -21,7 +21,7 @@ from servers import Answered, Server
 pytestmark = pytest.mark.xdist_group("fuzz")
 
 SEED = os.environ.get("ROSTER_SEED", "1")
-EXAMPLES = os.environ.get("ROSTER_FUZZ_EXAMPLES", "5")
+EXAMPLES = os.environ.get("ROSTER_FUZZ_EXAMPLES", "3")
 """Random requests an operation; raise it to search longer."""
 FUZZ_TIMEOUT_S = 300
 

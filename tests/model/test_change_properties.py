@@ -24,7 +24,7 @@ from roster.model.mapping import (
 from roster.model.schema import BUILTINS, Entity, Type
 
 T = TypeVar("T")
-MANY = settings(max_examples=500, deadline=None)
+MANY = settings(max_examples=250, deadline=None)
 BUILTIN_IDS = {b.id for b in BUILTINS[Entity.USERS]}
 TTL_MS = 1000
 
@@ -148,7 +148,7 @@ def refer(rows: dict[str, Row], taken: set[str], request: UpdateRequest) -> dict
     return dict(after)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(mappings(), requests())
 def test_update_agrees_with_the_reference(mapping: Mapping, request: UpdateRequest) -> None:
     rows = {id: row_of(f) for id, f in fields_of(mapping).items()}

@@ -21,7 +21,7 @@ pytestmark = [
     # threads of the product take random numbers of their own while data is drawn
     pytest.mark.filterwarnings("ignore:Do not use the .random. module"),
 ]
-EXAMPLES = int(os.environ.get("ROSTER_PREVIEWS", "40"))
+EXAMPLES = int(os.environ.get("ROSTER_PREVIEWS", "25"))
 PEOPLE = [
     ("u1", "ann@x.io"),
     ("U2", "Bob@X.io"),

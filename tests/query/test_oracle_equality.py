@@ -15,7 +15,7 @@ from roster.query.plan import Plan
 from roster.query.sql import render
 from worlds import World, load
 
-WORLDS = int(os.environ.get("ROSTER_WORLDS", "300"))
+WORLDS = int(os.environ.get("ROSTER_WORLDS", "150"))
 MANY = settings(max_examples=WORLDS, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 
 
