@@ -16,7 +16,9 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -24,6 +26,10 @@ from typing import Any
 
 LOADED = ["roster.__main__", "roster.http.app", "uvicorn", "uvicorn.loops.auto", "uvicorn.protocols.http.auto"]
 """What a server loads before it listens."""
+
+
+_one_at_a_time = threading.Lock()
+"""A start looks at all processes for those that ended: two threads that learn of one end at once get a wrong status."""
 
 
 @cache
@@ -61,12 +67,16 @@ class Shims:
             process = _forks().Process(
                 target=_run_for_shell, args=(tuple(words), env, Path(folder), [DupFd(f) for f in files]), daemon=True
             )
-            process.start()
+            with _one_at_a_time:
+                process.start()
             for file in files:
                 os.close(file)
-            asked.sendall(f"{process.pid}\n".encode())
-            process.join()
-            asked.sendall(f"{process.exitcode}\n".encode())
+            with suppress(OSError):  # a shim that was killed wants no answer
+                asked.sendall(f"{process.pid}\n".encode())
+                wait([process.sentinel])
+                with _one_at_a_time:
+                    process.join()
+                asked.sendall(f"{process.exitcode}\n".encode())
 
     def close(self) -> None:
         self._listening.close()
@@ -74,6 +84,9 @@ class Shims:
 
 _SHIM = """
 import json, os, signal, socket, sys
+stopped = []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: stopped.append(number))
 told = socket.socket(socket.AF_UNIX)
 told.connect("SOCKET")
 socket.send_fds(told, [b"."], [0, 1, 2])
@@ -83,6 +96,8 @@ answers = told.makefile()
 pid = int(answers.readline())
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, _: os.kill(pid, number))
+for number in stopped:
+    os.kill(pid, number)
 status = int(answers.readline())
 sys.exit(status if status >= 0 else 128 - status)
 """
@@ -94,7 +109,8 @@ class Command:
     def __init__(self, words: tuple[str, ...], env: Mapping[str, str], folder: Path, out: Path, err: Path) -> None:
         self._words = words
         self._process = _forks().Process(target=_run, args=(words, dict(env), folder, out, err), daemon=True)
-        self._process.start()
+        with _one_at_a_time:
+            self._process.start()
 
     @property
     def pid(self) -> int:

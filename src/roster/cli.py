@@ -30,7 +30,7 @@ from roster.operations.load import load_events, load_table
 from roster.operations.profiles import query_accounts, query_users
 from roster.ports import Applied, Progress
 
-EXPLAIN_FIELDS = ("plan", "settled", "sql", "parameters", "physical")
+EXPLAIN_FIELDS = ("kept_as", "plan", "settled", "sql", "parameters", "physical")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,5 +325,7 @@ def _add_queries(app: App, wiring: Wiring, out: Console) -> None:
         """
         for step in _ask(wiring, entity, search, None, 20, sort, explain=True)["queries"]:
             for field in EXPLAIN_FIELDS:
+                if field not in step:
+                    continue
                 out.rule(field, align="left")
                 out.print(step[field], highlight=False, markup=False, soft_wrap=True)

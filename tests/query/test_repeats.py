@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import duckdb
+from collections.abc import Iterator
 
-from oracle import evaluate
+import duckdb
+from hypothesis import HealthCheck, given, settings
+
+from oracle import TooManyRows, evaluate, same_rows
+from random_plans import cases, is_ordered, relations_of
 from roster.model.schema import Column as SchemaColumn, Type
-from roster.query.dialect import DUCKDB
+from roster.query.dialect import DUCKDB, table_name
 from roster.query.expr import Column, Compare, Literal
 from roster.query.plan import (
     Agg,
@@ -22,9 +26,11 @@ from roster.query.plan import (
     SortKey,
     Union,
     Values,
+    inputs_of,
 )
 from roster.query.repeats import Part, repeated_aggregates, split_common
 from roster.query.sql import render
+from worlds import World, load
 
 NAME, COUNT = Column("name", Type.STRING), Column("count", Type.INTEGER)
 ROWS = Values((SchemaColumn("name", Type.STRING),), (("a",), ("b",), ("a",), (None,)))
@@ -75,7 +81,14 @@ def test_what_several_plans_compute_alike_is_kept_once_with_the_columns_they_rea
     counts = Project(Read("common:0", (SchemaColumn("c1", Type.INTEGER),)), (("count", Column("c1", Type.INTEGER)),))
     assert total == Part(Aggregate(counts, (), TOTAL.measures))
     assert rows == Part(ROWS)
-    assert split_common([TOTAL, TOTAL])[0] == Part(Project(TOTAL, (("c0", COUNT),)), "common:0")
+
+
+def test_equal_plans_run_once() -> None:
+    """What repeats only inside of what repeats is not kept apart."""
+    kept, *asked = split_common([TOTAL, TOTAL])
+    assert sorted(answer(kept.plan)) == sorted(answer(TOTAL))
+    assert asked == [asked[0]] * 2
+    assert "Values" not in str(asked)
 
 
 def test_a_column_that_no_plan_reads_is_not_kept() -> None:
@@ -96,3 +109,68 @@ def test_rows_and_their_order_are_not_kept() -> None:
 def test_plans_that_share_nothing_stay_as_they_are() -> None:
     assert split_common([TOTAL]) == [Part(TOTAL)]
     assert split_common([]) == []
+
+
+def test_what_a_plan_does_not_read_is_not_kept_for_it() -> None:
+    """Each plan takes one of two joins: neither part is held by both."""
+    users = Read("users", (SchemaColumn("user_id", Type.STRING),))
+    other = Project(COUNTED, (("name2", NAME), ("count2", COUNT)))
+    named = Column("user_id", Type.STRING)
+    both = Join(Join(users, COUNTED, "left", ((named, NAME),)), other, "left", ((named, Column("name2", Type.STRING)),))
+    plans = [
+        Aggregate(both, (), (Measure("first", Agg.SUM, COUNT),)),
+        Aggregate(both, (), (Measure("second", Agg.SUM, Column("count2", Type.INTEGER)),)),
+        Aggregate(both, (), (Measure("rows", Agg.COUNT),)),
+    ]
+    kept, first, second, rows = split_common(plans)
+    assert kept.plan == Project(COUNTED, (("c0", NAME), ("c1", COUNT)))
+    assert rows.plan == Aggregate(users, (), (Measure("rows", Agg.COUNT),))
+    assert (len(list(joins_of(first.plan))), len(list(joins_of(second.plan)))) == (1, 1)
+
+
+def joins_of(plan: Plan) -> Iterator[Join]:
+    if isinstance(plan, Join):
+        yield plan
+    for each in inputs_of(plan):
+        yield from joins_of(each)
+
+
+def test_a_part_that_another_one_needs_too_is_kept_before_it() -> None:
+    big = Aggregate(more_than(COUNTED, 0), (), (Measure("big", Agg.COUNT),))
+    once = Project(big, (("big", Column("big", Type.INTEGER)),))
+    kept, inner, *asked = split_common([Limit(big, 1), Limit(once, 2), TOTAL])
+    assert kept.plan == Project(COUNTED, (("c0", NAME), ("c1", COUNT)))
+    assert kept.kept_as in str(inner.plan) and "Values" not in str(inner.plan)
+    assert [part.kept_as for part in asked] == ["", "", ""]
+    database = duckdb.connect()
+    for part in (kept, inner):
+        made = render(part.plan, DUCKDB)
+        database.execute(f"CREATE TABLE {table_name(part.kept_as)} AS {made.sql}", list(made.parameters))
+    found = [database.execute((made := render(p.plan, DUCKDB)).sql, list(made.parameters)).fetchall() for p in asked]
+    assert found == [[(3,)], [(3,)], [(4,)]]
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=cases())
+def test_plans_that_share_answer_as_apart(case: tuple[World, Plan]) -> None:
+    """A plan beside its number of rows, and beside itself."""
+    world, plan = case
+    plans = [plan, Aggregate(plan, (), (Measure("rows", Agg.COUNT),)), plan]
+    try:
+        wanted = [evaluate(each, world.tables) for each in plans]
+    except TooManyRows:
+        return
+    with duckdb.connect(config={"threads": 1}) as connection:
+        for statement in DUCKDB.setup:
+            connection.execute(statement)
+        load(connection, world, relations_of(plan))
+        answers = []
+        for part in split_common(plans):
+            made = render(part.plan, DUCKDB)
+            if part.kept_as:
+                sql = f"CREATE TEMP TABLE {table_name(part.kept_as)} AS {made.sql}"
+                connection.execute(sql, list(made.parameters))
+            else:
+                answers.append(connection.execute(made.sql, list(made.parameters)).fetchall())
+    for each, rows, found in zip(plans, wanted, answers, strict=True):
+        assert same_rows(rows, found, is_ordered(each))

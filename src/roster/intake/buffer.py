@@ -314,7 +314,8 @@ class Applier:
         """Apply what was appended, and have the rows of sessions follow when it is time."""
         self._is_settled &= not self._apply_all().stored
         wait_s = SETTLE_QUIET_S if self._is_settled else self._settle_s
-        if self._now_ms() - self._settled_ms >= max(wait_s * 1000, SETTLE_SPAN * self._settling_ms):
+        busy_ms = min(SETTLE_SPAN * self._settling_ms, SETTLE_QUIET_S * 1000)  # however long it waited for its turn
+        if self._now_ms() - self._settled_ms >= max(wait_s * 1000, busy_ms):
             self._settle()
 
     def _apply_all(self) -> Applied:

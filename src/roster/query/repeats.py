@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from roster.model.schema import Column as SchemaColumn
 from roster.query.expr import Column
@@ -60,16 +60,31 @@ class Part:
 
 
 def split_common(plans: Sequence[Plan]) -> list[Part]:
-    """What several of the plans compute alike, then each plan in its order, reading that.
+    """What several of the plans compute alike, each part before those that read it, then the plans in their order.
 
     Only what is small beside the rows it is made of is worth keeping: matched steps, aggregates, what follows them.
     """
+    if len(plans) < 2:
+        return [Part(plan) for plan in plans]
+    repeats = _repeats(plans)
+    spared = [prune(plan, repeats) for plan in plans]  # first: a join that a plan does not read is not kept for it
+    repeats = _repeats(spared)
+    kept: dict[Plan, tuple[Read, Plan]] = {}
+    parts = [Part(prune(_read_common(plan, repeats, kept))) for plan in spared]
+    for read, plan in reversed(kept.values()):
+        readers = [found for part in parts for found in _reads(part.plan) if found.relation == read.relation]
+        if len(readers) == 1:
+            parts = [replace(part, plan=_put(part.plan, readers[0], plan)) for part in parts]
+        elif readers:
+            needed = {column.name for found in readers for column in found.schema}
+            parts.insert(0, Part(prune(_named(plan, needed)), read.relation))
+    return parts
+
+
+def _repeats(plans: Sequence[Plan]) -> Callable[[Plan], bool]:
+    """Whether several of the plans hold a part that is worth keeping."""
     holders = Counter(part for plan in plans for part in set(_condensed_parts(plan)))
-    common: dict[Plan, Read] = {}
-    reading = [prune(_read_common(plan, holders, common)) for plan in plans]
-    needed = {(read.relation, column.name) for plan in reading for read in _reads(plan) for column in read.schema}
-    kept = [Part(_narrowed(plan, read, needed), read.relation) for plan, read in common.items()]
-    return [*kept, *map(Part, reading)]
+    return lambda plan: _is_condensed(plan) and holders[plan] > 1
 
 
 def _condensed_parts(plan: Plan) -> Iterator[Plan]:
@@ -89,13 +104,30 @@ def _is_condensed(plan: Plan) -> bool:
             return False
 
 
-def _read_common(plan: Plan, holders: Counter[Plan], common: dict[Plan, Read]) -> Plan:
-    """The plan with its outermost parts that others hold too replaced by reads, which are added to `common`."""
-    if holders[plan] < 2:
-        return map_inputs(plan, lambda input: _read_common(input, holders, common))
-    columns = [(column, SchemaColumn(f"c{n}", column.type)) for n, column in enumerate(schema_of(plan))]
-    read = common.setdefault(plan, Read(f"{COMMON}{len(common)}", tuple(kept for _, kept in columns)))
-    return Project(read, tuple((column.name, Column(kept.name, kept.type)) for column, kept in columns))
+def _read_common(plan: Plan, repeats: Callable[[Plan], bool], kept: dict[Plan, tuple[Read, Plan]]) -> Plan:
+    """The plan with parts that repeat replaced by reads; they are added to `kept`, inner ones first."""
+    made = map_inputs(plan, lambda input: _read_common(input, repeats, kept))
+    if not repeats(plan):
+        return made
+    if plan not in kept:
+        schema = tuple(SchemaColumn(f"c{n}", column.type) for n, column in enumerate(schema_of(plan)))
+        kept[plan] = Read(f"{COMMON}{len(kept)}", schema), made
+    read = kept[plan][0]
+    pairs = zip(schema_of(plan), read.schema, strict=True)
+    return Project(read, tuple((column.name, Column(place.name, place.type)) for column, place in pairs))
+
+
+def _named(plan: Plan, needed: set[str]) -> Plan:
+    """The needed columns of a kept part, named by their places."""
+    places = ((f"c{n}", column) for n, column in enumerate(schema_of(plan)))
+    return Project(plan, tuple((place, Column(c.name, c.type)) for place, c in places if place in needed))
+
+
+def _put(plan: Plan, read: Read, part: Plan) -> Plan:
+    """The plan with a part in the place where it reads it."""
+    if plan == read:
+        return prune(_named(part, {column.name for column in read.schema}))
+    return map_inputs(plan, lambda input: _put(input, read, part))
 
 
 def _reads(plan: Plan) -> Iterator[Read]:
@@ -103,9 +135,3 @@ def _reads(plan: Plan) -> Iterator[Read]:
         yield plan
     for each in inputs_of(plan):
         yield from _reads(each)
-
-
-def _narrowed(plan: Plan, read: Read, needed: set[tuple[str, str]]) -> Plan:
-    pairs = zip(schema_of(plan), read.schema, strict=True)
-    kept = [(place.name, Column(c.name, c.type)) for c, place in pairs if (read.relation, place.name) in needed]
-    return Project(plan, tuple(kept))

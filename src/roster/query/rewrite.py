@@ -98,43 +98,49 @@ def is_empty(plan: Plan) -> bool:
     return isinstance(plan, Values) and not plan.rows
 
 
-def prune(plan: Plan) -> Plan:
-    """Columns nobody reads, and left joins that only added such columns, left out."""
-    return _keep(plan, frozenset(c.name for c in schema_of(plan)))
+def _nothing(_: Plan) -> bool:
+    return False
 
 
-def _keep(plan: Plan, needed: frozenset[str]) -> Plan:
+def prune(plan: Plan, whole: Callable[[Plan], bool] = _nothing) -> Plan:
+    """Columns nobody reads, and left joins that only added such columns, left out; what is `whole` stays as it is."""
+    return _keep(plan, frozenset(c.name for c in schema_of(plan)), whole)
+
+
+def _keep(plan: Plan, needed: frozenset[str], whole: Callable[[Plan], bool]) -> Plan:
     """The plan giving at least the needed columns."""
+    if whole(plan):
+        return plan
     match plan:
         case Read(relation, schema):
             kept = tuple(c for c in schema if c.name in needed)
             return Read(relation, kept or schema[:1])
         case Values() | Union() | FillTime():
-            return map_inputs(plan, prune)
+            return map_inputs(plan, lambda input: prune(input, whole))
         case Filter(input, where):
-            return Filter(_keep(input, needed | columns_of(where)), where)
+            return Filter(_keep(input, needed | columns_of(where), whole), where)
         case Project(input, columns):
             named = tuple(c for c in columns if c[0] in needed) or columns[:1]
-            return Project(_keep(input, _reads(*(e for _, e in named))), named)
+            return Project(_keep(input, _reads(*(e for _, e in named)), whole), named)
         case Join():
-            return _keep_join(plan, needed)
+            return _keep_join(plan, needed, whole)
         case Spread(input, name, item, _, place):
             counted = place if place in needed else None
-            return replace(plan, input=_keep(input, (needed - {name, place}) | columns_of(item)), place=counted)
+            return replace(plan, input=_keep(input, (needed - {name, place}) | columns_of(item), whole), place=counted)
         case Aggregate(input, keys, measures):
             reads = _reads(*(e for _, e in keys), *(m.item for m in measures if m.item is not None))
-            return Aggregate(_keep(input, reads), keys, measures)
+            return Aggregate(_keep(input, reads, whole), keys, measures)
         case Window(input, name, _, item, partition, order):
             reads = _reads(*partition, *(k.item for k in order), *([item] if item is not None else []))
-            return replace(plan, input=_keep(input, (needed - {name}) | reads))
+            return replace(plan, input=_keep(input, (needed - {name}) | reads, whole))
         case Sort(input, keys):
-            return Sort(_keep(input, needed | _reads(*(k.item for k in keys))), keys)
+            return Sort(_keep(input, needed | _reads(*(k.item for k in keys)), whole), keys)
         case Limit(input, count):
-            return Limit(_keep(input, needed), count)
+            return Limit(_keep(input, needed, whole), count)
         case MatchSteps(input, entity, time, steps):
             told = tuple(replace(s, carried=tuple(c for c in s.carried if c[0] in needed)) for s in steps)
             reads = _reads(entity, time, *(e for step in told for e in exprs_of(step)))
-            return replace(plan, input=_keep(input, reads), steps=told)
+            return replace(plan, input=_keep(input, reads, whole), steps=told)
     assert_never(plan)
 
 
@@ -142,16 +148,16 @@ def _reads(*exprs: Expr) -> frozenset[str]:
     return frozenset[str]().union(*(columns_of(e) for e in exprs))
 
 
-def _keep_join(join: Join, needed: frozenset[str]) -> Plan:
+def _keep_join(join: Join, needed: frozenset[str], whole: Callable[[Plan], bool]) -> Plan:
     left_names = {c.name for c in schema_of(join.left)}
     if join.kind == "left" and needed <= left_names and unique_on(join.right, tuple(r for _, r in join.on)):
-        return _keep(join.left, needed)
+        return _keep(join.left, needed, whole)
     ours, theirs = [a for a, _ in join.on], [b for _, b in join.on]
     if join.during is not None:
         ours, theirs = [*ours, join.during.time], [*theirs, join.during.since, join.during.until]
-    left = _keep(join.left, (needed & left_names) | _reads(*ours))
+    left = _keep(join.left, (needed & left_names) | _reads(*ours), whole)
     right_needed = frozenset[str]() if join.kind in ("semi", "anti") else needed - left_names
-    return replace(join, left=left, right=_keep(join.right, right_needed | _reads(*theirs)))
+    return replace(join, left=left, right=_keep(join.right, right_needed | _reads(*theirs), whole))
 
 
 def unique_on(plan: Plan, key: tuple[Expr, ...]) -> bool:
