@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import duckdb
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +26,7 @@ from roster.query.plan import (
     SortKey,
     Union,
     Values,
-    inputs_of,
+    parts_of,
 )
 from roster.query.repeats import Part, repeated_aggregates, split_common
 from roster.query.sql import render
@@ -125,29 +125,35 @@ def test_what_a_plan_does_not_read_is_not_kept_for_it() -> None:
     kept, first, second, rows = split_common(plans)
     assert kept.plan == Project(COUNTED, (("c0", NAME), ("c1", COUNT)))
     assert rows.plan == Aggregate(users, (), (Measure("rows", Agg.COUNT),))
-    assert (len(list(joins_of(first.plan))), len(list(joins_of(second.plan)))) == (1, 1)
+    assert (len(joins_of(first.plan)), len(joins_of(second.plan))) == (1, 1)
 
 
-def joins_of(plan: Plan) -> Iterator[Join]:
-    if isinstance(plan, Join):
-        yield plan
-    for each in inputs_of(plan):
-        yield from joins_of(each)
+def joins_of(plan: Plan) -> list[Plan]:
+    return [part for part in parts_of(plan) if isinstance(part, Join)]
+
+
+def answers(connection: duckdb.DuckDBPyConnection, parts: list[Part]) -> list[list[tuple[Any, ...]]]:
+    """The rows of the plans that were asked for, the others kept as the engine keeps them."""
+    found = []
+    for part in parts:
+        made = render(part.plan, DUCKDB)
+        if part.kept_as:
+            sql = f"CREATE TEMP TABLE {table_name(part.kept_as)} AS {made.sql}"
+            connection.execute(sql, list(made.parameters))
+        else:
+            found.append(connection.execute(made.sql, list(made.parameters)).fetchall())
+    return found
 
 
 def test_a_part_that_another_one_needs_too_is_kept_before_it() -> None:
     big = Aggregate(more_than(COUNTED, 0), (), (Measure("big", Agg.COUNT),))
     once = Project(big, (("big", Column("big", Type.INTEGER)),))
-    kept, inner, *asked = split_common([Limit(big, 1), Limit(once, 2), TOTAL])
+    parts = split_common([Limit(big, 1), Limit(once, 2), TOTAL])
+    kept, inner, *asked = parts
     assert kept.plan == Project(COUNTED, (("c0", NAME), ("c1", COUNT)))
     assert kept.kept_as in str(inner.plan) and "Values" not in str(inner.plan)
     assert [part.kept_as for part in asked] == ["", "", ""]
-    database = duckdb.connect()
-    for part in (kept, inner):
-        made = render(part.plan, DUCKDB)
-        database.execute(f"CREATE TABLE {table_name(part.kept_as)} AS {made.sql}", list(made.parameters))
-    found = [database.execute((made := render(p.plan, DUCKDB)).sql, list(made.parameters)).fetchall() for p in asked]
-    assert found == [[(3,)], [(3,)], [(4,)]]
+    assert answers(duckdb.connect(), parts) == [[(3,)], [(3,)], [(4,)]]
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
@@ -164,13 +170,6 @@ def test_plans_that_share_answer_as_apart(case: tuple[World, Plan]) -> None:
         for statement in DUCKDB.setup:
             connection.execute(statement)
         load(connection, world, relations_of(plan))
-        answers = []
-        for part in split_common(plans):
-            made = render(part.plan, DUCKDB)
-            if part.kept_as:
-                sql = f"CREATE TEMP TABLE {table_name(part.kept_as)} AS {made.sql}"
-                connection.execute(sql, list(made.parameters))
-            else:
-                answers.append(connection.execute(made.sql, list(made.parameters)).fetchall())
-    for each, rows, found in zip(plans, wanted, answers, strict=True):
+        shared = answers(connection, split_common(plans))
+    for each, rows, found in zip(plans, wanted, shared, strict=True):
         assert same_rows(rows, found, is_ordered(each))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal as OneOf, assert_never
@@ -279,6 +280,13 @@ def inputs_of(plan: Plan) -> tuple[Plan, ...]:
             return inputs
         case _:
             return (plan.input,)
+
+
+def parts_of(plan: Plan) -> Iterator[Plan]:
+    """The plan and all that it reads, down to the stored relations."""
+    yield plan
+    for each in inputs_of(plan):
+        yield from parts_of(each)
 
 
 def exprs_of(step: Step) -> tuple[Expr, ...]:

@@ -19,6 +19,7 @@ from roster.query.plan import (
     Union,
     Window,
     inputs_of,
+    parts_of,
     schema_of,
 )
 from roster.query.rewrite import map_inputs, prune
@@ -64,15 +65,16 @@ def split_common(plans: Sequence[Plan]) -> list[Part]:
 
     Only what is small beside the rows it is made of is worth keeping: matched steps, aggregates, what follows them.
     """
-    if len(plans) < 2:
+    held = _count_holders(plans) if len(plans) > 1 else Counter[Plan]()
+    if max(held.values(), default=0) < 2:
         return [Part(plan) for plan in plans]
-    repeats = _repeats(plans)
-    spared = [prune(plan, repeats) for plan in plans]  # first: a join that a plan does not read is not kept for it
-    repeats = _repeats(spared)
+    spared = [prune(plan, _repeats(held)) for plan in plans]  # what a plan does not read is not kept for it
+    repeats = _repeats(_count_holders(spared))
     kept: dict[Plan, tuple[Read, Plan]] = {}
     parts = [Part(prune(_read_common(plan, repeats, kept))) for plan in spared]
     for read, plan in reversed(kept.values()):
-        readers = [found for part in parts for found in _reads(part.plan) if found.relation == read.relation]
+        below = (found for part in parts for found in parts_of(part.plan))
+        readers = [found for found in below if isinstance(found, Read) and found.relation == read.relation]
         if len(readers) == 1:
             parts = [replace(part, plan=_put(part.plan, readers[0], plan)) for part in parts]
         elif readers:
@@ -81,17 +83,14 @@ def split_common(plans: Sequence[Plan]) -> list[Part]:
     return parts
 
 
-def _repeats(plans: Sequence[Plan]) -> Callable[[Plan], bool]:
-    """Whether several of the plans hold a part that is worth keeping."""
-    holders = Counter(part for plan in plans for part in set(_condensed_parts(plan)))
+def _count_holders(plans: Sequence[Plan]) -> Counter[Plan]:
+    """How many of the plans hold each part that is worth keeping."""
+    return Counter(part for plan in plans for part in set(filter(_is_condensed, parts_of(plan))))
+
+
+def _repeats(holders: Counter[Plan]) -> Callable[[Plan], bool]:
+    """Whether several plans hold a part; most plans are told apart without looking at all that they hold."""
     return lambda plan: _is_condensed(plan) and holders[plan] > 1
-
-
-def _condensed_parts(plan: Plan) -> Iterator[Plan]:
-    if _is_condensed(plan):
-        yield plan
-    for each in inputs_of(plan):
-        yield from _condensed_parts(each)
 
 
 def _is_condensed(plan: Plan) -> bool:
@@ -128,10 +127,3 @@ def _put(plan: Plan, read: Read, part: Plan) -> Plan:
     if plan == read:
         return prune(_named(part, {column.name for column in read.schema}))
     return map_inputs(plan, lambda input: _put(input, read, part))
-
-
-def _reads(plan: Plan) -> Iterator[Read]:
-    if isinstance(plan, Read):
-        yield plan
-    for each in inputs_of(plan):
-        yield from _reads(each)

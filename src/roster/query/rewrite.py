@@ -25,7 +25,7 @@ from roster.query.plan import (
     Values,
     Window,
     exprs_of,
-    inputs_of,
+    parts_of,
     schema_of,
 )
 
@@ -200,6 +200,4 @@ def rewrite_all(plan: Plan, rewrites: tuple[Rewrite, ...] = REWRITES) -> Plan:
 
 def relations_of(plan: Plan) -> frozenset[str]:
     """Names of the stored relations a plan reads."""
-    if isinstance(plan, Read):
-        return frozenset({plan.relation})
-    return frozenset[str]().union(*(relations_of(i) for i in inputs_of(plan)))
+    return frozenset(part.relation for part in parts_of(plan) if isinstance(part, Read))
